@@ -1,0 +1,99 @@
+"""Nash learning from human feedback: preference games, certified equilibria, and the methods that learn them.
+
+Everything is imported when it is first used, so that ``import nlhfsim`` is quick and pulls in neither cvxpy nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nlhfsim import datasets, dynamics, errors, games, metrics, plots
+    from nlhfsim.compare import Comparison, Tuning, compare, tune
+    from nlhfsim.dynamics import schedules
+    from nlhfsim.equilibrium import Equilibrium, solve, solve_path
+    from nlhfsim.games.game import PreferenceGame
+    from nlhfsim.games.responses import best_response, exploitability
+    from nlhfsim.simplex import kl, span
+    from nlhfsim.simulate import simulate
+    from nlhfsim.sources import cite
+    from nlhfsim.trajectory import Trajectory, load
+
+_HOME = {
+    "Comparison": "compare",
+    "Equilibrium": "equilibrium",
+    "PreferenceGame": "games.game",
+    "Trajectory": "trajectory",
+    "Tuning": "compare",
+    "best_response": "games.responses",
+    "cite": "sources",
+    "compare": "compare",
+    "exploitability": "games.responses",
+    "kl": "simplex",
+    "load": "trajectory",
+    "simulate": "simulate",
+    "solve": "equilibrium",
+    "solve_path": "equilibrium",
+    "span": "simplex",
+    "tune": "compare",
+}
+_MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
+    "schedules": "dynamics.schedules"
+}
+
+__all__ = [
+    "Comparison",
+    "Equilibrium",
+    "PreferenceGame",
+    "Trajectory",
+    "Tuning",
+    "best_response",
+    "cite",
+    "compare",
+    "datasets",
+    "dynamics",
+    "errors",
+    "exploitability",
+    "games",
+    "kl",
+    "load",
+    "metrics",
+    "plots",
+    "schedules",
+    "simulate",
+    "solve",
+    "solve_path",
+    "span",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"nlhfsim.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"nlhfsim.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module 'nlhfsim' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``nlhfsim.simulate`` and its like functions, though a submodule of that name is imported too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,5 @@
+"""``python -m nlhfsim`` is the command line."""
+
+from nlhfsim.cli import main
+
+main()

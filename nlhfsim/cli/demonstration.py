@@ -1,0 +1,145 @@
+"""The main job on embedded real preference data, from the votes to the figures."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import nlhfsim
+from nlhfsim import datasets, dynamics, games
+from nlhfsim.cli import inputs, output
+from nlhfsim.cli.commands import comparison_notes, comparison_table
+from nlhfsim.errors import InputError, NlhfsimWarning
+
+if TYPE_CHECKING:
+    from nlhfsim.compare import Comparison
+    from nlhfsim.equilibrium import Equilibrium
+    from nlhfsim.games.game import PreferenceGame
+
+
+def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, seed: int, as_json: bool) -> None:
+    """Solve the game of a dataset twice, run every method against it, and draw what happened."""
+    folder = inputs.ensure_folder(out)
+    if beta == 0:
+        raise InputError("--beta = 0 must be above 0 for demo: its methods learn the regularized equilibrium")
+    game = datasets.load(dataset, beta=beta)
+    progress = _Progress(quiet=as_json)
+    with progress.stage("solving the game by Newton's method and by cvxpy"):
+        equilibrium, reference = nlhfsim.solve(game), nlhfsim.solve(game, "cvxpy")
+    names = inputs.method_names("all")
+    with progress.stage(f"running {len(names)} methods on a grid of step sizes"):
+        tuned = nlhfsim.compare(game, names, oracle_calls=oracle_calls, seed=seed, equilibrium=equilibrium, step_sizes="default")
+        proven = _at_proven_steps(game, names, oracle_calls, seed, equilibrium)
+    result = _result(dataset, game, equilibrium, reference, tuned, proven)
+    if folder is not None:
+        with progress.stage("drawing"):
+            _draw(game, equilibrium, tuned, proven, folder)
+        output.write_json(result, folder / "result.json")
+    if as_json:
+        output.emit_json(result)
+        return
+    _tell(dataset, game, equilibrium, reference, tuned, proven)
+    if folder is not None:
+        print(f"\nFigures and result.json are in {folder}/")
+
+
+def _at_proven_steps(game: PreferenceGame, names: list[str], budget: int, seed: int, equilibrium: Equilibrium) -> Comparison:
+    """Run the methods that have a proven rate on this game at the largest step that has it."""
+    instances = [dynamics.build(name).resolve(game.contexts) for name in names]
+    with_rate = [d for d in instances if _has_rate(game, d)]
+    return nlhfsim.compare(game, with_rate, oracle_calls=budget, seed=seed, equilibrium=equilibrium)
+
+
+def _has_rate(game: PreferenceGame, instance: dynamics.Dynamics) -> bool:
+    proven = instance.method.proven(game.contexts[0], instance.params, instance.step_size)
+    return proven is not None and proven.factor is not None
+
+
+def _distance(equilibrium: Equilibrium, reference: Equilibrium) -> float:
+    """Return the largest difference of a probability between two equilibria."""
+    return float(np.abs(equilibrium.policy - reference.policy).max())
+
+
+def _result(
+    dataset: str, game: PreferenceGame, equilibrium: Equilibrium, reference: Equilibrium, tuned: Comparison, proven: Comparison
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        **output.equilibrium_entry(game, equilibrium),
+        "cvxpy_distance": _distance(equilibrium, reference),
+        "cvxpy_status": reference.status,
+        "runs": [entry for trajectory in tuned.trajectories for entry in output.run_entries(trajectory)],
+        "comparison": tuned.rows,
+        "proven": proven.rows,
+    }
+
+
+def _tell(
+    dataset: str, game: PreferenceGame, equilibrium: Equilibrium, reference: Equilibrium, tuned: Comparison, proven: Comparison
+) -> None:
+    data = datasets.DATASETS[dataset]
+    print(f"{data.description}\n")
+    winner = nlhfsim.solve(game.with_beta(0))
+    rows = [
+        [label, float(equilibrium.policy[i]), float(reference.policy[i]), float(winner.policy[i])]
+        for i, label in enumerate(game.labels)
+    ]
+    notes = output.shape_notes(game) + output.certificate_notes(equilibrium)
+    notes.append(f"cvxpy ({reference.solver_status}) differs by at most {_distance(equilibrium, reference):.1e} in a probability")
+    columns = ["action", "equilibrium", "by cvxpy", "von Neumann winner (beta = 0)"]
+    output.table(f"Equilibrium, beta = {game.beta:g}", columns, rows, notes)
+    print()
+    title = f"{tuned.rows[0]['oracle_calls']} oracle calls, each method at its best step of one grid"
+    output.table(title, *comparison_table(tuned.rows), comparison_notes(tuned.rows))
+    print()
+    columns = ["method", "step size", "proven factor of KL a step", "fitted factor", "calls to 1e-6"]
+    lines = [
+        [row["dynamics"], next(iter(row["params"].values())), row["proven_factor"], row["fitted_factor"], row["calls_to_1e-6"]]
+        for row in proven.rows
+    ]
+    output.table("At the largest step with a proven rate", columns, lines)
+
+
+def _draw(game: PreferenceGame, equilibrium: Equilibrium, tuned: Comparison, proven: Comparison, folder: Path) -> None:
+    from nlhfsim import plots
+
+    figures = {
+        "convergence-best-step": plots.convergence(tuned.trajectories),
+        "convergence-proven-step": plots.convergence(proven.trajectories, scale="linear"),
+        "preferences": plots.preferences(game, order=equilibrium),
+    }
+    cycle = games.strongest_cycle(game)
+    if cycle is not None:
+        figures["phase-portrait"] = _portrait(game.restrict(cycle))
+    for name, axes in figures.items():
+        for suffix in ("pdf", "png"):
+            plots.save(axes, folder / f"{name}.{suffix}")
+
+
+def _portrait(triple: PreferenceGame) -> Any:
+    """Draw self-play policy gradient above its stability limit, and the proximal cures, on the strongest cycle of the data."""
+    from nlhfsim import plots
+
+    methods = [dynamics.SelfPlayPG(10.0), dynamics.NashProx(10.0, proximal_step=5.0, averaging=0.1), dynamics.NashMirrorProx(2.0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NlhfsimWarning)
+        runs = [nlhfsim.simulate(triple, m, 400, start=[0.8, 0.1, 0.1], record_every=1) for m in methods]
+    return plots.phase_portrait(triple, runs, equilibrium=nlhfsim.solve(triple))
+
+
+class _Progress:
+    """Says on a terminal what is being done; silent elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self.quiet = quiet or not self.console.is_terminal
+
+    def stage(self, words: str) -> Any:
+        """Return a context manager that shows `words` while its body runs."""
+        return nullcontext() if self.quiet else self.console.status(f"{words} …")

@@ -1,0 +1,155 @@
+"""What the command line writes: tables, one JSON object, files."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from nlhfsim.errors import DataError
+
+if TYPE_CHECKING:
+    from nlhfsim.equilibrium import Equilibrium
+    from nlhfsim.games.game import PreferenceGame
+    from nlhfsim.trajectory import Trajectory
+
+
+def jsonable(value: Any) -> Any:
+    """Return `value` for JSON: arrays as lists, what does not exist or is not finite as null."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write one JSON object to a file."""
+    write_text(json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in one move."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    click.echo(json.dumps(jsonable(value), ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], notes: Iterable[str] = ()) -> None:
+    """Print a table with a title, words left and numbers right, and notes below it."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    cells = [list(row) for row in rows]
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for k, column in enumerate(columns):
+        words = any(isinstance(row[k], (str, dict)) and row[k] for row in cells)
+        grid.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words or k == 0)
+    for row in cells:
+        grid.add_row(*(show(cell) for cell in row))
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120, markup=False)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(grid)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+
+
+def show(value: Any) -> str:
+    """Return a cell's text: short numbers, a dash for what does not exist."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "never"
+        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={show(v)}" for k, v in value.items())
+    return str(value)
+
+
+def run_entries(trajectory: Trajectory) -> list[dict[str, Any]]:
+    """Return one entry a run, with the fields that others rely on."""
+    calls = float(trajectory.oracle_calls[-1])
+    return [
+        {
+            "dynamics": trajectory.dynamics,
+            "params": trajectory.params,
+            "seed": trajectory.seed,
+            "run": run,
+            "steps": int(trajectory.steps[-1]),
+            "oracle_calls": None if math.isnan(calls) else int(calls),
+            "queries": int(trajectory.queries[-1]),
+            "final_kl": float(trajectory.kl[run, -1]),
+            "final_exploitability": float(trajectory.exploitability[run, -1]),
+            "status": trajectory.status[run],
+        }
+        for run in range(trajectory.runs)
+    ]
+
+
+def equilibrium_entry(game: PreferenceGame, equilibrium: Equilibrium) -> dict[str, Any]:
+    """Return a solved game with the fields that others rely on."""
+    from nlhfsim.games import condorcet_winner, has_majority_cycle
+
+    return {
+        "beta": game.beta,
+        "labels": list(game.labels),
+        "policy": equilibrium.policy,
+        "exploitability": equilibrium.exploitability,
+        "kl_bound": equilibrium.kl_bound,
+        "residual": equilibrium.residual,
+        "status": equilibrium.status,
+        "condorcet_winner": condorcet_winner(game),
+        "cycles": has_majority_cycle(game),
+        "unique": equilibrium.unique,
+        "face_dimension": equilibrium.face_dimension,
+        "method": equilibrium.method,
+        "solver_status": equilibrium.solver_status,
+    }
+
+
+def certificate_notes(equilibrium: Equilibrium) -> list[str]:
+    """Return the certificates of an equilibrium in words."""
+    words = f"{equilibrium.status} by {equilibrium.method}: exploitability {equilibrium.exploitability:.1e}"
+    if equilibrium.kl_bound is not None:
+        words += f", KL to the exact equilibrium at most {equilibrium.kl_bound:.1e}"
+        words += f", log-ratio residual {equilibrium.residual:.1e}"
+    notes = [words]
+    if equilibrium.unique is False:
+        notes.append(f"not unique: the equilibria form a set of dimension {equilibrium.face_dimension}; this is its centre")
+    return notes
+
+
+def shape_notes(game: PreferenceGame) -> list[str]:
+    """Return what the majorities look like, in words."""
+    from nlhfsim.games import condorcet_winner, has_majority_cycle
+
+    winners, cycles = condorcet_winner(game), has_majority_cycle(game)
+    if isinstance(winners, list) and isinstance(cycles, list):
+        won = sum(winner is not None for winner in winners)
+        return [f"of {game.n_contexts} contexts {won} have a Condorcet winner and {sum(cycles)} a majority cycle"]
+    winner = f"Condorcet winner: {winners}" if winners is not None else "no Condorcet winner"
+    return [f"{winner}; {'the majorities cycle' if cycles else 'no majority cycle'}"]

@@ -1,0 +1,380 @@
+"""Comparisons at equal budget: each method at its own best step of one grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, names
+from nlhfsim.dynamics.schedules import describe
+from nlhfsim.equilibrium import Equilibrium
+from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
+from nlhfsim.games.game import PreferenceGame
+from nlhfsim.simulate import Plan, execute, in_proven_range, solved_target
+from nlhfsim.trajectory import Trajectory
+
+DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
+"""Step sizes tried when none are given: 0.01 to 100, six a decade."""
+
+METRICS = ("kl", "exploitability", "gap0")
+EXACT_RECORDS = 20_000
+"""Up to so many steps every step is recorded, so that first passages are exact."""
+CONVERGED = 1e-12
+"""Values at or below it rank by how early they were reached: beyond it lies rounding."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A method on a grid of parameters.
+
+    Attributes
+    ----------
+    best : Dynamics
+        The instance with the smallest metric at the end of the budget.
+    trajectory : Trajectory
+        Its run.
+    grid : tuple of dict
+        One entry a grid point: the parameters, ``value`` (the median over runs of the metric at the end; NaN after divergence)
+        and ``status``.
+    metric : str
+        What was minimized.
+    at_edge : bool
+        Whether the best step is the smallest or largest of a grid of three or more, so that a wider grid may do better.
+    """
+
+    best: Dynamics
+    trajectory: Trajectory
+    grid: tuple[dict[str, Any], ...]
+    metric: str
+    at_edge: bool
+
+    def to_frame(self) -> Any:
+        """Return the grid as a pandas DataFrame. Needs the ``data`` extra."""
+        return _frame(self.grid)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods on one game at equal budget.
+
+    Attributes
+    ----------
+    rows : tuple of dict
+        One a method, as given: ``dynamics``, ``params``, ``runs``, ``steps``, ``oracle_calls``, ``queries``, ``final_kl``,
+        ``final_exploitability``, ``final_gap0`` (medians over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to
+        that exploitability, exact up to 20,000 steps, ``inf`` if never), ``fitted_factor`` (of the KL a step),
+        ``proven_factor``, ``in_proven_range`` (None: nothing is proven), ``grid_points`` (0: run as given), ``at_edge``,
+        ``status``.
+    trajectories : tuple of Trajectory
+        The runs behind the rows.
+    tunings : tuple of Tuning or None
+        The grids behind the rows, where a method was tuned.
+    equilibrium : Equilibrium
+        What KL is measured to.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    trajectories: tuple[Trajectory, ...]
+    tunings: tuple[Tuning | None, ...]
+    equilibrium: Equilibrium
+
+    def to_frame(self) -> Any:
+        """Return the rows as a pandas DataFrame. Needs the ``data`` extra."""
+        return _frame(self.rows)
+
+    def plot(self, metric: str = "kl", ax: Any = None) -> Any:
+        """Draw `metric` of every method against oracle calls, and return the matplotlib axes."""
+        from nlhfsim import plots
+
+        return plots.convergence(self.trajectories, metric=metric, ax=ax)
+
+
+def tune(
+    game: PreferenceGame,
+    method: Any,
+    grid: npt.ArrayLike | Mapping[str, Sequence[Any]] | None = None,
+    *,
+    oracle_calls: int = 2000,
+    metric: str = "kl",
+    runs: int = 1,
+    seed: int = 0,
+    start: Any = None,
+    equilibrium: Equilibrium | None = None,
+) -> Tuning:
+    """Return the best parameters of a method on a game at a budget of oracle calls.
+
+    Parameters
+    ----------
+    game : PreferenceGame
+        The game.
+    method : Dynamics, factory or str
+        The method; parameters that the grid does not name stay as they are.
+    grid : array_like or mapping, optional
+        Step sizes, or values for several parameters by name (their product is tried). Default: step sizes from 0.01 to 100,
+        six a decade, times the values that the method names for its other parameters.
+    oracle_calls : int
+        Budget of every grid point.
+    metric : str
+        ``"kl"``, ``"exploitability"`` or ``"gap0"``, at the end of the budget, median over runs; among those at or below 1e-12
+        the earliest.
+    runs, seed, start, equilibrium
+        As for `nlhfsim.simulate`.
+
+    Raises
+    ------
+    InputError
+        If the grid is empty or the budget is below one step.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> game = nl.games.rock_paper_scissors(margin=0.5, beta=0.1)
+    >>> tuning = nl.tune(game, nl.dynamics.NashMirrorProx, [0.5, 1, 2], oracle_calls=200, start=[0.8, 0.1, 0.1])
+    >>> tuning.best
+    NashMirrorProx(step_size=2)
+    """
+    ensure_choice("metric", metric, METRICS)
+    settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, solved_target(game, equilibrium))
+    dynamics = as_dynamics(method)
+    return _tune(settings, dynamics, default_grid(dynamics) if grid is None else grid, metric)
+
+
+def default_grid(dynamics: Dynamics) -> dict[str, Sequence[Any]]:
+    """Return the grid of a method when none is given: `DEFAULT_GRID` times what the method's metadata names."""
+    return {dynamics.method.scheduled: DEFAULT_GRID, **(dynamics.method.tuning or {})}
+
+
+def compare(
+    game: PreferenceGame,
+    methods: Iterable[Any],
+    *,
+    oracle_calls: int = 2000,
+    step_sizes: npt.ArrayLike | Mapping[str, Any] | str | None = None,
+    metric: str = "kl",
+    runs: int = 1,
+    seed: int = 0,
+    start: Any = None,
+    equilibrium: Equilibrium | None = None,
+) -> Comparison:
+    """Compare methods on a game at equal oracle calls.
+
+    Parameters
+    ----------
+    game : PreferenceGame
+        The game.
+    methods : iterable of Dynamics, factory or str
+        The methods. One whose oracle calls cannot be counted (`ProximalPoint`) is refused.
+    oracle_calls : int
+        Budget of every method; a method with c calls a step makes ``oracle_calls // c`` steps.
+    step_sizes : array_like, mapping or "default", optional
+        None: an instance with a step size runs as given, all else is tuned on the default grid (see `tune`). ``"default"``:
+        every method is tuned on the default grid; an array: on these step sizes. A mapping gives a grid (of steps, or of
+        several parameters by name) for methods by name.
+    metric : str
+        What tuning minimizes: ``"kl"`` (at β = 0 rather ``"gap0"``), ``"exploitability"``, ``"gap0"``.
+    runs, seed, start, equilibrium
+        As for `nlhfsim.simulate`.
+
+    Returns
+    -------
+    Comparison
+        Rows, runs and grids.
+
+    Raises
+    ------
+    InputError
+        If there is no method, or a method cannot be compared.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> game = nl.games.rock_paper_scissors(margin=0.5, beta=0.05)
+    >>> comparison = nl.compare(game, ["SelfPlayPG", "NashMirrorProx"], oracle_calls=400, start=[0.8, 0.1, 0.1])
+    >>> [row["dynamics"] for row in sorted(comparison.rows, key=lambda row: row["final_kl"])]
+    ['NashMirrorProx', 'SelfPlayPG']
+    """
+    ensure_choice("metric", metric, METRICS)
+    chosen = [methods] if isinstance(methods, (str, Dynamics)) else list(methods)
+    if not chosen:
+        raise InputError("methods is empty, must name at least one method")
+    contestants = [as_dynamics(method) for method in chosen]
+    target = solved_target(game, equilibrium)
+    settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, target)
+    for contestant in contestants:
+        settings.steps(contestant)
+    for name in step_sizes if isinstance(step_sizes, Mapping) else ():
+        ensure_choice("step_sizes", name, {*names(), *(contestant.name for contestant in contestants)})
+    tunings: list[Tuning | None] = []
+    trajectories, rows = [], []
+    for contestant in contestants:
+        grid = _grid_for(contestant, step_sizes)
+        if grid is None:
+            tuning, best, trajectory = None, contestant, settings.run(contestant)
+        else:
+            tuning = _tune(settings, contestant, grid, metric)
+            best, trajectory = tuning.best, tuning.trajectory
+        tunings.append(tuning)
+        trajectories.append(trajectory)
+        rows.append(_row(game, best, trajectory, tuning))
+    return Comparison(tuple(rows), tuple(trajectories), tuple(tunings), target)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What every run of a comparison shares."""
+
+    game: PreferenceGame
+    budget: int
+    runs: int
+    seed: int
+    start: Any
+    equilibrium: Equilibrium
+
+    def steps(self, dynamics: Dynamics) -> int:
+        """Return how many steps the budget buys."""
+        if dynamics.method.oracle_calls is None:
+            raise InputError(
+                f"{dynamics.name} cannot be compared at equal oracle calls: those of its inner solver are not counted; "
+                "run it with simulate, or compare ProximalPG, which plays the same sub-games by gradient steps"
+            )
+        calls = dynamics.method.oracle_calls(dynamics.params)
+        if calls > self.budget:
+            raise InputError(f"oracle_calls = {self.budget} must be at least {calls}, one step of {dynamics.name}")
+        return self.budget // calls
+
+    def run(self, dynamics: Dynamics, *, keep: bool = True) -> Trajectory:
+        """Run one method for the budget."""
+        resolved = dynamics.resolve(self.game.contexts)
+        n_steps = self.steps(resolved)
+        plan = Plan(
+            game=self.game,
+            dynamics=resolved,
+            n_steps=n_steps,
+            runs=ensure_integer("runs", self.runs, 1),
+            seed=ensure_integer("seed", self.seed),
+            record_every=1 if keep and n_steps <= EXACT_RECORDS else None,
+            keep_policies="all" if keep and self.game.n * self.game.n_contexts <= 1000 else "final",
+            equilibrium=self.equilibrium,
+            compiled=resolved.method.compiled,
+        )
+        return execute(plan, self.start)
+
+
+def _ensure_budget(oracle_calls: Any) -> int:
+    return ensure_integer("oracle_calls", oracle_calls, 1)
+
+
+def _grid_for(contestant: Dynamics, step_sizes: Any) -> Any:
+    """Return the grid that a method is to be tuned on, None if it runs as given."""
+    if isinstance(step_sizes, str):
+        ensure_choice("step_sizes", step_sizes, ("default",))
+        return default_grid(contestant)
+    if isinstance(step_sizes, Mapping):
+        return step_sizes.get(contestant.name, None if contestant.step_size is not None else default_grid(contestant))
+    if step_sizes is not None:
+        return step_sizes
+    return default_grid(contestant) if contestant.step_size is None else None
+
+
+def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
+    """Return the grid points as parameter dicts."""
+    if isinstance(grid, Mapping):
+        for name, values in grid.items():
+            if np.ndim(values) == 0:
+                raise InputError(f"grid[{name!r}] = {values!r} must be a list of values to try")
+        axes = {str(name): list(values) for name, values in grid.items()}
+    else:
+        steps = np.atleast_1d(ensure_array("grid", grid))
+        if steps.ndim != 1:
+            raise InputError(f"grid has shape {steps.shape}, must be a list of step sizes")
+        axes = {dynamics.method.scheduled: steps.tolist()}
+    if not axes or any(len(values) == 0 for values in axes.values()):
+        raise InputError(f"grid = {grid!r} is empty, must hold at least one value of each parameter")
+    return [dict(zip(axes, values)) for values in product(*axes.values())]
+
+
+def _instance(dynamics: Dynamics, point: dict[str, Any]) -> Dynamics:
+    """Return the method at a grid point; parameters beside the step size are validated by the method's factory."""
+    scheduled = dynamics.method.scheduled
+    if set(point) == {scheduled}:
+        step = point[scheduled]
+        return dynamics.with_step(step if callable(step) else ensure_positive(f"grid: {scheduled}", step))
+    given = {scheduled: dynamics.step_size} | dict(dynamics.given)
+    if {"averaging", "refresh_every"} & set(point):
+        given = {name: value for name, value in given.items() if name not in ("averaging", "refresh_every")}
+    return build(dynamics.name, **(given | point))
+
+
+def _tune(settings: _Settings, dynamics: Dynamics, grid: Any, metric: str) -> Tuning:
+    points = _points(dynamics, grid)
+    instances = [_instance(dynamics, point) for point in points]
+    finished = [settings.run(instance, keep=False) for instance in instances]
+    ranks = [_rank(trajectory, metric) for trajectory in finished]
+    best = min(range(len(points)), key=ranks.__getitem__)
+    table = tuple(
+        {
+            **{name: describe(value) if name == dynamics.method.scheduled else value for name, value in point.items()},
+            "value": _final(run, metric),
+            "status": _status(run),
+        }
+        for point, run in zip(points, finished)
+    )
+    steps = [p[dynamics.method.scheduled] for p in points if dynamics.method.scheduled in p]
+    numbers = [step for step in steps if not callable(step)]
+    at_edge = len(set(numbers)) > 2 and points[best].get(dynamics.method.scheduled) in (min(numbers), max(numbers))
+    return Tuning(instances[best], settings.run(instances[best]), table, metric, at_edge)
+
+
+def _rank(trajectory: Trajectory, metric: str) -> tuple[float, float]:
+    """Return what orders grid points: the value reached, then, once it is converged, how early."""
+    value = _final(trajectory, metric)
+    if math.isnan(value):
+        return math.inf, math.inf
+    passage = float(np.median(trajectory.first_passage(metric, CONVERGED)))
+    return max(value, CONVERGED), passage
+
+
+def _final(trajectory: Trajectory, metric: str) -> float:
+    values: Array = trajectory.metric(metric)[:, -1]
+    return float(np.median(values))
+
+
+def _status(trajectory: Trajectory) -> str:
+    return "diverged" if "diverged" in trajectory.status else "completed"
+
+
+def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
+    resolved = dynamics.resolve(game.contexts)
+    passages = {f"calls_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps) for eps in (1e-3, 1e-6)}
+    return {
+        "dynamics": resolved.name,
+        "params": resolved.parameters,
+        "runs": trajectory.runs,
+        "steps": int(trajectory.steps[-1]),
+        "oracle_calls": int(trajectory.oracle_calls[-1]),
+        "queries": int(trajectory.queries[-1]),
+        "final_kl": _final(trajectory, "kl"),
+        "final_exploitability": _final(trajectory, "exploitability"),
+        "final_gap0": _final(trajectory, "gap0"),
+        **{name: float(np.median(times)) for name, times in passages.items()},
+        "fitted_factor": float(np.median(trajectory.fit_rate())),
+        "proven_factor": trajectory.proven_factor,
+        "in_proven_range": in_proven_range(game, resolved),
+        "grid_points": len(tuning.grid) if tuning else 0,
+        "at_edge": tuning.at_edge if tuning else False,
+        "status": _status(trajectory),
+    }
+
+
+def _frame(rows: Sequence[dict[str, Any]]) -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtraError("to_frame needs pandas: pip install nlhfsim[data]") from None
+    return pandas.DataFrame(list(rows))

@@ -1,0 +1,38 @@
+"""The methods, one file each, under the names of the literature. `register` adds one from outside."""
+
+from nlhfsim.dynamics import schedules
+from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, as_dynamics, build, get, names, register
+from nlhfsim.dynamics.extragradient import Extragradient
+from nlhfsim.dynamics.magnetic_mirror_descent import MagneticMirrorDescent
+from nlhfsim.dynamics.multiplicative_weights import MultiplicativeWeights
+from nlhfsim.dynamics.nash_md import NashMD
+from nlhfsim.dynamics.nash_mirror_prox import NashMirrorProx
+from nlhfsim.dynamics.nash_prox import NashProx
+from nlhfsim.dynamics.natural_pg import NaturalPG
+from nlhfsim.dynamics.proximal_pg import ProximalPG
+from nlhfsim.dynamics.proximal_point import ProximalPoint
+from nlhfsim.dynamics.self_play_pg import SelfPlayPG
+
+__all__ = [
+    "Dynamics",
+    "Extragradient",
+    "LogPolicy",
+    "MagneticMirrorDescent",
+    "Method",
+    "MultiplicativeWeights",
+    "NashMD",
+    "NashMirrorProx",
+    "NashProx",
+    "NaturalPG",
+    "NoParams",
+    "ProvenRange",
+    "ProximalPG",
+    "ProximalPoint",
+    "SelfPlayPG",
+    "as_dynamics",
+    "build",
+    "get",
+    "names",
+    "register",
+    "schedules",
+]

@@ -1,0 +1,255 @@
+"""What a method is: pure functions on a small immutable state, with the metadata that the rest of the package reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+from nlhfsim.dynamics.schedules import StepSize, describe
+from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean
+from nlhfsim.games.payoffs import Context
+from nlhfsim.sources import Source
+
+
+class LogPolicy(NamedTuple):
+    """The state of a method that remembers nothing but its policy.
+
+    Attributes
+    ----------
+    logits : numpy.ndarray
+        θ with π = softmax(θ), shape ``(..., n)``.
+    """
+
+    logits: Array
+
+
+class NoParams(NamedTuple):
+    """The parameters of a method that has none beside its step size."""
+
+
+class ProvenRange(NamedTuple):
+    """For which constant step sizes convergence is proven on a game, and how fast.
+
+    Attributes
+    ----------
+    largest : float
+        The largest step size covered; ``inf`` if every one is.
+    claim : str
+        The claim that says so, and its source.
+    factor : float or None
+        ``KL(π*‖π_K) ≤ factor^K KL(π*‖π_0)`` at the step size asked about; None if no such factor is proven there.
+    """
+
+    largest: float
+    claim: str
+    factor: float | None
+
+
+def _one_call(params: Any) -> int:
+    return 1
+
+
+def _no_range(context: Context, params: Any, step_size: float) -> ProvenRange | None:
+    return None
+
+
+def start_at(context: Context, params: Any, log_policy: Array) -> LogPolicy:
+    """Return the initial state of a method that remembers nothing but its policy."""
+    return LogPolicy(log_policy)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its functions and what is known about it.
+
+    Attributes
+    ----------
+    name : str
+        As in `nlhfsim.dynamics`.
+    step : callable
+        ``step(state, context, step_size, params) -> state``: pure, written with `log_softmax`, `expect` and `advantage` so
+        that it compiles and also takes many runs at once on leading axes.
+    characterisation : callable
+        ``characterisation(context, params, before, step_size, after) -> float``: how far the step is from the optimality
+        condition that defines it; 0 up to rounding. Shares no code with `step`.
+    init : callable
+        ``init(context, params, log_policy) -> state``; its first field is called ``logits``, and π = softmax(logits).
+    safe_step : callable
+        ``safe_step(context, params) -> float``: the step size used when none is given.
+    proven : callable
+        ``proven(context, params, step_size) -> ProvenRange | None`` for a constant step; None where nothing is proven.
+    source : Source or None
+        Where it was published, with the equation.
+    oracle_calls : callable or None
+        Oracle calls of one step; None where an inner solver decides, which leaves the method out of comparisons at equal budget.
+    inner_steps : callable or None
+        How many values of the step size one step uses; it receives them as an array. None: it receives one number.
+    scheduled : str
+        Name of the parameter that may be a schedule.
+    fixed_point : str
+        ``"nash"``, ``"biased"`` (a fixed point, but not π*) or ``"none"`` (no regularized equilibrium).
+    iterate : str
+        Which iterate converges: ``"last"`` or ``"average"``.
+    smooth, autonomous, stochastic : bool
+        Whether the step is differentiable, forgets the time, draws at random.
+    compiled : bool
+        Whether the step can be compiled with the loop.
+    helpers : tuple of callable
+        Plain functions that the step calls beside the primitives.
+    tuning : mapping
+        Values to try for the parameters beside the step size when a comparison tunes the method.
+    example : mapping
+        Parameters of a typical instance, for tests, tables and documentation.
+    summary : str
+        One line.
+    """
+
+    name: str
+    step: Callable[..., Any]
+    characterisation: Callable[..., float] | None = None
+    init: Callable[..., Any] = start_at
+    safe_step: Callable[..., float] | None = None
+    proven: Callable[..., ProvenRange | None] = _no_range
+    source: Source | None = None
+    oracle_calls: Callable[[Any], int] | None = _one_call
+    inner_steps: Callable[[Any], int] | None = None
+    scheduled: str = "step_size"
+    fixed_point: str = "nash"
+    iterate: str = "last"
+    smooth: bool = True
+    autonomous: bool = True
+    stochastic: bool = False
+    compiled: bool = True
+    helpers: tuple[Callable[..., Any], ...] = ()
+    tuning: Mapping[str, Sequence[Any]] | None = None
+    example: Mapping[str, Any] | None = None
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A method with its parameters: what `simulate` runs.
+
+    Attributes
+    ----------
+    method : Method
+        The functions and metadata.
+    params : NamedTuple
+        The numbers that the step reads.
+    step_size : float, schedule or None
+        γ, constant or a function of t; None: the method's safe step on the game at hand.
+    given : mapping
+        The parameters as the caller named them, without the step size.
+    """
+
+    method: Method
+    params: Any = NoParams()
+    step_size: StepSize | None = None
+    given: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.method.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters in the form that JSON and tables take."""
+        step = None if self.step_size is None else describe(self.step_size)
+        return {self.method.scheduled: step} | dict(self.given)
+
+    def with_step(self, step_size: StepSize) -> Dynamics:
+        """Return the same method with another step size."""
+        return replace(self, step_size=step_size)
+
+    def resolve(self, contexts: tuple[Context, ...]) -> Dynamics:
+        """Return the same method with a step size: its own, or the smallest safe one over the contexts."""
+        if self.step_size is not None:
+            return self
+        if self.method.safe_step is None:
+            raise InputError(f"{self.method.scheduled} of {self.name} must be given: the method names no safe one")
+        return self.with_step(min(self.method.safe_step(context, self.params) for context in contexts))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.parameters.items())
+        return f"{self.name}({shown})"
+
+
+Factory = TypeVar("Factory", bound=Callable[..., Dynamics])
+_REGISTRY: dict[str, Callable[..., Dynamics]] = {}
+
+
+def register(method: Method) -> Callable[[Factory], Factory]:
+    """Enter a method into the registry under its name; decorates the factory that validates its parameters.
+
+    Raises
+    ------
+    InputError
+        If the name is taken by another method, or the factory's name differs from the method's.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        if factory.__name__ != method.name:
+            raise InputError(f"the factory is called {factory.__name__!r}, must be called {method.name!r} like its method")
+        present = _REGISTRY.get(method.name)
+        if present is not None and present.__module__ != factory.__module__:
+            raise InputError(f"a method called {method.name!r} is registered already, from {present.__module__}")
+        factory.method = method  # type: ignore[attr-defined]
+        _REGISTRY[method.name] = factory
+        return factory
+
+    return enter
+
+
+def names() -> list[str]:
+    """Return the names of all registered methods."""
+    return sorted(_REGISTRY)
+
+
+def get(name: str) -> Any:
+    """Return the factory of a registered method; its ``.method`` carries the metadata.
+
+    Raises
+    ------
+    UnknownNameError
+        If no method has that name; the nearest one is suggested.
+    """
+    if name not in _REGISTRY:
+        raise UnknownNameError(f"method {name!r} is unknown{did_you_mean(name, _REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def build(name: str, **parameters: Any) -> Dynamics:
+    """Return a registered method with parameters; an unknown parameter is refused with the known ones."""
+    import inspect
+
+    factory = get(name)
+    known = list(inspect.signature(factory).parameters)
+    for parameter in parameters:
+        if parameter not in known:
+            raise UnknownNameError(f"{name} has no parameter {parameter!r}{did_you_mean(parameter, known)}")
+    instance: Dynamics = factory(**parameters)
+    return instance
+
+
+def as_dynamics(method: Any) -> Dynamics:
+    """Return a `Dynamics` from one, a factory (with its defaults), or a name."""
+    if isinstance(method, Dynamics):
+        return method
+    if isinstance(method, str):
+        return build(method)
+    if hasattr(method, "method"):
+        instance = method()
+        if isinstance(instance, Dynamics):
+            return instance
+    if isinstance(method, Method):
+        return Dynamics(method)
+    raise InputError(
+        f"method = {method!r} must be a method of nlhfsim.dynamics, such as nl.dynamics.NashMirrorProx(step_size=2.0)"
+    )
+
+
+def given_parameters(**parts: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the parameters that were given, for `Dynamics.given`."""
+    return tuple((name, value) for name, value in parts.items() if value is not None)

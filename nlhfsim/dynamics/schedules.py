@@ -1,0 +1,113 @@
+"""Step sizes that change with time: functions t -> γ_t for t = 0, 1, …"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nlhfsim.errors import Array, InputError, ensure_integer, ensure_positive
+
+StepSize = float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class InverseTime:
+    """γ_t = c / (t + t0)."""
+
+    c: float
+    t0: float
+
+    def __call__(self, t: int) -> float:
+        """Return γ_t."""
+        return self.c / (t + self.t0)
+
+    def __str__(self) -> str:
+        return f"inverse-time:{self.c:g},{self.t0:g}"
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """γ_t = first for t < switch, then second."""
+
+    first: float
+    second: float
+    switch: int
+
+    def __call__(self, t: int) -> float:
+        """Return γ_t."""
+        return self.first if t < self.switch else self.second
+
+    def __str__(self) -> str:
+        return f"two-stage:{self.first:g},{self.second:g},{self.switch}"
+
+
+def inverse_time(c: float, t0: float = 1.0) -> InverseTime:
+    """Return the schedule γ_t = c/(t + t0), t = 0, 1, …; c > 0, t0 > 0.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> schedule = nl.schedules.inverse_time(20, 2)    # Nash-MD's rate at beta = 0.1
+    >>> schedule(0), schedule(8)
+    (10.0, 2.0)
+    """
+    return InverseTime(ensure_positive("c", c), ensure_positive("t0", t0))
+
+
+def two_stage(first: float, second: float, switch: int) -> TwoStage:
+    """Return the schedule that is `first` for t < `switch` and `second` from then on; both steps > 0.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> schedule = nl.schedules.two_stage(1.0, 0.1, 100)
+    >>> schedule(99), schedule(100)
+    (1.0, 0.1)
+    """
+    return TwoStage(ensure_positive("first", first), ensure_positive("second", second), ensure_integer("switch", switch, 1))
+
+
+def parse(text: str) -> InverseTime | TwoStage:
+    """Read a schedule as the command line writes it: ``inverse-time:c,t0`` or ``two-stage:first,second,switch``."""
+    kind, _, numbers = text.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        raise InputError(f"schedule {text!r} must be numbers after the colon, as in inverse-time:20,2") from None
+    if kind == "inverse-time" and len(values) in (1, 2):
+        return inverse_time(*values)
+    if kind == "two-stage" and len(values) == 3:
+        return two_stage(values[0], values[1], ensure_integer("switch", values[2], 1))
+    raise InputError(f"schedule {text!r} is unknown; write inverse-time:c,t0 or two-stage:first,second,switch")
+
+
+def values(name: str, step_size: StepSize, start: int, stop: int) -> Array:
+    """Return γ_t for t in [start, stop), shape ``(stop - start,)``; each must be finite and at least 0."""
+    if not callable(step_size):
+        return np.full(stop - start, float(step_size))
+    try:
+        table = np.array([step_size(t) for t in range(start, stop)], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must return one number for each step t: {error}") from None
+    if table.shape != (stop - start,):
+        raise InputError(f"{name} must return one number for each step t, not an array of shape {table.shape[1:]}")
+    for t, step in enumerate(table):
+        if not (np.isfinite(step) and step >= 0):
+            raise InputError(f"{name} is {step} at step {start + t}, must be finite and not negative")
+    return table
+
+
+def ensure_step_size(name: str, value: StepSize | None) -> StepSize | None:
+    """Return a step size: a positive float, a schedule, or None (the method's safe step on the game at hand)."""
+    if value is None or callable(value):
+        return value
+    return ensure_positive(name, value)
+
+
+def describe(step_size: StepSize) -> float | str:
+    """Return a step size in the form that JSON and tables take."""
+    if not callable(step_size):
+        return float(step_size)
+    return str(step_size) if isinstance(step_size, (InverseTime, TwoStage)) else getattr(step_size, "__name__", "callable")

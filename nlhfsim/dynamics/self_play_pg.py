@@ -1,0 +1,90 @@
+"""Self-play policy gradient on softmax policies, the same thing as Online IPO.
+
+Both players are the same policy; each step climbs the gradient of the regularized payoff against the current policy held fixed:
+
+    θ⁺ = θ + γ J(π_θ) (Aπ_θ - β (θ - log ρ)),    J(π) = diag(π) - ππᵀ
+
+Source: Tiapkin et al., arXiv 2505.19731 (self-play policy gradient); Calandriello et al., arXiv 2403.08635 (Online IPO, equal
+to it in expectation). Converges globally for constant steps γ ≤ γ₀ = β / (1/2 + β √(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ).
+Known failure: with cyclic preferences a step above a critical one of order β cycles for ever, and rare actions learn slowly,
+as the gradient of each logit carries its probability.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nlhfsim.dynamics._conditions import payoff_gradient
+from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
+from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
+from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.simplex import expect, log_softmax
+from nlhfsim.sources import PROXIMAL_POINT_NLHF
+
+
+def ascend(logits: Array, context: Context, step_size: float) -> Array:
+    """Return θ + γ J(π_θ) (Aπ_θ - β (θ - log ρ)), shape ``(..., n)``."""
+    policy = np.exp(log_softmax(logits))
+    slope = advantage(context.payoff, policy) - context.beta * (logits - context.log_reference)
+    return logits + step_size * policy * (slope - expect(policy, slope))
+
+
+def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
+    """One gradient step."""
+    return LogPolicy(ascend(state.logits, context, step_size))
+
+
+def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
+    """Return the distance of θ⁺ - θ from γ times the gradient of the payoff, found by differentiating the payoff itself."""
+    moved = step_size * payoff_gradient(context, before.logits)
+    return float(np.abs(after.logits - before.logits - moved).max())
+
+
+def largest_proven_step(context: Context) -> float:
+    """Return γ₀ = β / (1/2 + β √(1 + L₀))², 0 at β = 0."""
+    if context.beta == 0:
+        return 0.0
+    bound = 0.5 / context.beta - float(context.log_reference.min())
+    return float(context.beta / (0.5 + context.beta * np.sqrt(1 + bound)) ** 2)
+
+
+def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:
+    """Global convergence for γ ≤ γ₀; its linear rate depends on the path, so no factor is given."""
+    return ProvenRange(largest_proven_step(context), "self-play-pg-converges (theory of this project)", None)
+
+
+def safe_step(context: Context, params: NoParams) -> float:
+    """Return γ₀; at β = 0, where no constant step converges on a cycle, 0.1."""
+    return largest_proven_step(context) or 0.1
+
+
+METHOD = Method(
+    name="SelfPlayPG",
+    step=step,
+    characterisation=characterisation,
+    safe_step=safe_step,
+    proven=proven,
+    source=PROXIMAL_POINT_NLHF.at("self-play policy gradient; Online IPO in Calandriello et al., arXiv 2403.08635"),
+    helpers=(ascend,),
+    example={"step_size": 0.3},
+    summary="policy gradient against the current policy (= Online IPO)",
+)
+
+
+@register(METHOD)
+def SelfPlayPG(step_size: StepSize | None = None) -> Dynamics:
+    """Self-play policy gradient (= Online IPO): ``θ⁺ = θ + γ J(π_θ)(Aπ_θ - β(θ - log ρ))``.
+
+    Parameters
+    ----------
+    step_size : float or schedule, optional
+        γ > 0. Default: the largest step for which global convergence is proven on the game.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> nl.dynamics.SelfPlayPG(step_size=0.5)
+    SelfPlayPG(step_size=0.5)
+    """
+    return Dynamics(METHOD, NoParams(), ensure_step_size("step_size", step_size))

@@ -1,0 +1,334 @@
+"""The preference game: contexts, preferences, a reference policy and the strength of regularization towards it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nlhfsim.errors import (
+    Array,
+    InputError,
+    ensure_array,
+    ensure_distribution,
+    ensure_integer,
+    ensure_nonnegative,
+    position,
+)
+from nlhfsim.games.payoffs import Context, DensePayoff, Payoff, advantage, dense, n_actions
+from nlhfsim.simplex import kl_log, safe_log
+
+_TOLERANCE = 1e-8
+
+
+class PreferenceGame:
+    """A KL-regularized preference game over finitely many actions, in one or several contexts. Immutable.
+
+    Parameters
+    ----------
+    preferences : array_like or payoff form, or a sequence of payoff forms
+        P of shape ``(n, n)``, or ``(contexts, n, n)``: ``P[y, y']`` is the probability that y is preferred to y', so
+        ``P + P.T == 1`` with 1/2 on the diagonal (checked to 1e-8, then made exact).
+    beta : float
+        Regularization β ≥ 0; 0 is the unregularized game.
+    reference : array_like, optional
+        Reference policy ρ with full support, shape ``(n,)`` (used in every context) or ``(contexts, n)``. Default: uniform.
+    labels : sequence of str, optional
+        Names of the actions, all different. Default: ``"0"``, ``"1"``, …
+    weights : array_like, optional
+        Positive weights ν of the contexts, shape ``(contexts,)``, adding up to 1. Default: equal.
+    comparisons : optional
+        The `nlhfsim.datasets.Comparisons` that the game was estimated from, kept for its counts.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described; the message names the entry.
+
+    Notes
+    -----
+    The payoff of π against μ is ``P_β(π ≻ μ) = 1/2 + πᵀAμ - β KL(π‖ρ) + β KL(μ‖ρ)``, ``A = P - 1/2``, averaged over contexts
+    with ν (Munos et al., arXiv 2312.00886, section 3).
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> game = nl.PreferenceGame([[0.5, 0.8], [0.2, 0.5]], beta=0.1, labels=["A", "B"])
+    >>> game.n, game.labels
+    (2, ('A', 'B'))
+    """
+
+    def __init__(
+        self,
+        preferences: npt.ArrayLike | Payoff | Sequence[Payoff],
+        beta: float = 0.1,
+        reference: npt.ArrayLike | None = None,
+        labels: Sequence[str] | None = None,
+        weights: npt.ArrayLike | None = None,
+        *,
+        comparisons: Any = None,
+    ) -> None:
+        payoffs, batched = _payoffs(preferences)
+        sizes = {n_actions(payoff) for payoff in payoffs}
+        if len(sizes) != 1:
+            raise InputError(f"preferences has contexts of {sorted(sizes)} actions, must be one number for all")
+        n = sizes.pop()
+        self._set("n", n)
+        self._set("n_contexts", len(payoffs))
+        self._set("batched", batched)
+        self._set("beta", ensure_nonnegative("beta", beta))
+        self._set("labels", _labels(labels, n))
+        self._set("weights", _weights(weights, len(payoffs)))
+        self._set("comparisons", comparisons)
+        shape = (len(payoffs), n)
+        if reference is None:
+            log_reference = np.full(shape, -np.log(n))
+        else:
+            given = np.asarray(reference)
+            if not batched and given.shape == (1, n):
+                given = given[0]
+            expected = shape if batched else (n,)
+            probabilities = ensure_distribution("reference", given, expected, full_support=True)
+            log_reference = np.log(probabilities).reshape(shape)
+        log_reference.setflags(write=False)
+        self._set("contexts", tuple(Context(p, row, self.beta) for p, row in zip(payoffs, log_reference)))
+        self._set("log_reference", log_reference if batched else log_reference[0])
+
+    n: int
+    """Number of actions."""
+    n_contexts: int
+    """Number of contexts, 1 for a plain game."""
+    batched: bool
+    """Whether policies carry a context axis, ``(contexts, n)`` rather than ``(n,)``."""
+    beta: float
+    labels: tuple[str, ...]
+    weights: Array
+    comparisons: Any
+    contexts: tuple[Context, ...]
+    """The contexts, each in the form that a method's step sees."""
+    log_reference: Array
+    """log ρ, of shape `policy_shape`."""
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a PreferenceGame is immutable: use with_beta or with_reference instead of setting {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        forms: Any = [c.payoff for c in self.contexts] if self.batched else self.contexts[0].payoff
+        reference = np.exp(self.log_reference)
+        return (_rebuild, (forms, self.beta, reference, self.labels, self.weights, self.comparisons))
+
+    def __repr__(self) -> str:
+        contexts = f", contexts={self.n_contexts}" if self.batched else ""
+        return f"PreferenceGame(n={self.n}{contexts}, beta={self.beta:g})"
+
+    @property
+    def policy_shape(self) -> tuple[int, ...]:
+        """Shape of a policy: ``(n,)`` or ``(contexts, n)``."""
+        return (self.n_contexts, self.n) if self.batched else (self.n,)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the dynamics depend on: payoffs, β, reference, weights."""
+        digest = hashlib.sha256(repr((self.policy_shape, self.beta)).encode())
+        for context in self.contexts:
+            for array in (*context.payoff, context.log_reference):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(self.weights.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def reference(self) -> Array:
+        """The reference policy ρ, probability space, shape `policy_shape`."""
+        return np.exp(self.log_reference)
+
+    @property
+    def advantages(self) -> Array:
+        """``A = P - 1/2``, skew-symmetric, shape ``(n, n)`` or ``(contexts, n, n)``."""
+        matrices = [dense(context.payoff) for context in self.contexts]
+        return np.stack(matrices) if self.batched else matrices[0]
+
+    @property
+    def preferences(self) -> Array:
+        """P, shape ``(n, n)`` or ``(contexts, n, n)``: the probability that the row is preferred to the column."""
+        return self.advantages + 0.5
+
+    def with_beta(self, beta: float) -> PreferenceGame:
+        """Return the same game with another regularization strength."""
+        return self._replace(beta=beta)
+
+    def with_reference(self, reference: npt.ArrayLike | None) -> PreferenceGame:
+        """Return the same game with another reference policy (None: uniform)."""
+        return self._replace(reference=reference)
+
+    def restrict(self, actions: Sequence[int | str]) -> PreferenceGame:
+        """Return the game on some of the actions, given by label or index; the reference is conditioned on them.
+
+        The counts in `comparisons` are not carried along.
+
+        Examples
+        --------
+        >>> import nlhfsim as nl
+        >>> nl.games.rock_paper_scissors().restrict(["rock", "paper"]).labels
+        ('rock', 'paper')
+        """
+        chosen = [self._index(action) for action in actions]
+        if len(set(chosen)) != len(chosen) or not chosen:
+            raise InputError(f"actions = {list(actions)!r} must be different and at least one")
+        reference = self.reference[..., chosen]
+        reference = reference / reference.sum(axis=-1, keepdims=True)
+        grid = np.ix_(chosen, chosen)
+        forms = [DensePayoff(dense(c.payoff)[grid]) for c in self.contexts]
+        return PreferenceGame(
+            forms if self.batched else forms[0],
+            self.beta,
+            reference,
+            [self.labels[i] for i in chosen],
+            self.weights if self.batched else None,
+        )
+
+    def context(self, index: int) -> PreferenceGame:
+        """Return one context as a game of its own."""
+        k = ensure_integer("index", index)
+        if k >= self.n_contexts:
+            raise InputError(f"index = {k} must be below the number of contexts, {self.n_contexts}")
+        chosen = self.contexts[k]
+        return PreferenceGame(chosen.payoff, self.beta, np.exp(chosen.log_reference), self.labels)
+
+    def advantage(self, policy: npt.ArrayLike) -> Array:
+        """Return Aπ, shape ``(..., *policy_shape)``: each action's probability of beating π, less 1/2.
+
+        Parameters
+        ----------
+        policy : array_like
+            Probability space, shape ``(..., *policy_shape)``.
+        """
+        array = np.asarray(policy, dtype=np.float64)
+        if array.shape[-len(self.policy_shape) :] != self.policy_shape:
+            raise InputError(f"policy has shape {array.shape}, must end in {self.policy_shape}")
+        if not self.batched:
+            return advantage(self.contexts[0].payoff, array)
+        return np.stack([advantage(c.payoff, array[..., k, :]) for k, c in enumerate(self.contexts)], axis=-2)
+
+    def average(self, by_context: Array) -> Array:
+        """Average the last axis, one value a context, with the weights ν."""
+        return np.asarray(by_context @ self.weights)
+
+    def payoff(self, policy: npt.ArrayLike, opponent: npt.ArrayLike, *, regularized: bool = True) -> float:
+        """Return ``P_β(π ≻ μ)``, averaged over contexts (`regularized=False`: β = 0).
+
+        Examples
+        --------
+        >>> import nlhfsim as nl
+        >>> game = nl.games.rock_paper_scissors(margin=0.5)
+        >>> game.payoff([1, 0, 0], [0, 0, 1], regularized=False)
+        1.0
+        """
+        p, q = (
+            ensure_distribution(name, value, self.policy_shape, full_support=False).reshape(self.n_contexts, self.n)
+            for name, value in (("policy", policy), ("opponent", opponent))
+        )
+        gain = np.array([p[k] @ advantage(c.payoff, q[k]) for k, c in enumerate(self.contexts)])
+        if regularized and self.beta > 0:
+            log_reference = self.log_reference.reshape(self.n_contexts, self.n)
+            gain = gain - self.beta * (kl_log(safe_log(p), log_reference) - kl_log(safe_log(q), log_reference))
+        return float(0.5 + self.average(gain))
+
+    def _index(self, action: int | str) -> int:
+        if isinstance(action, str):
+            if action not in self.labels:
+                raise InputError(f"action {action!r} is not a label; the labels are {', '.join(self.labels)}")
+            return self.labels.index(action)
+        k = ensure_integer("action", action)
+        if k >= self.n:
+            raise InputError(f"action {k} must be below the number of actions, {self.n}")
+        return k
+
+    def _replace(self, **changes: Any) -> PreferenceGame:
+        same = {"beta": self.beta, "reference": self.reference, "labels": self.labels, "comparisons": self.comparisons}
+        if self.batched:
+            same["weights"] = self.weights
+        forms: Any = [c.payoff for c in self.contexts] if self.batched else self.contexts[0].payoff
+        return PreferenceGame(forms, **(same | changes))
+
+
+def _rebuild(
+    forms: Any, beta: float, reference: Array, labels: Sequence[str], weights: Array, comparisons: Any
+) -> PreferenceGame:
+    return PreferenceGame(forms, beta, reference, labels, weights if isinstance(forms, list) else None, comparisons=comparisons)
+
+
+def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
+    """Return one payoff form a context, and whether the game has a context axis."""
+    if isinstance(preferences, DensePayoff):
+        return [_frozen(preferences)], False
+    if isinstance(preferences, (list, tuple)) and preferences and isinstance(preferences[0], DensePayoff):
+        return [_frozen(payoff) for payoff in preferences], True
+    matrix = ensure_array("preferences", preferences)
+    if matrix.ndim not in (2, 3) or matrix.shape[-1] != matrix.shape[-2]:
+        raise InputError(f"preferences has shape {matrix.shape}, must be square: (n, n) or (contexts, n, n)")
+    if 0 in matrix.shape:
+        raise InputError(f"preferences has shape {matrix.shape}, must hold at least one action and one context")
+    _check_probabilities(matrix)
+    advantages = np.clip(matrix, 0.0, 1.0) - 0.5
+    advantages = np.ascontiguousarray((advantages - np.swapaxes(advantages, -1, -2)) / 2)
+    advantages.setflags(write=False)
+    if advantages.ndim == 2:
+        return [DensePayoff(advantages)], False
+    return [DensePayoff(block) for block in advantages], True
+
+
+def _frozen(payoff: DensePayoff) -> DensePayoff:
+    """Return a payoff form that nobody can write to, in the one layout that the loop is compiled for."""
+    if not payoff.matrix.flags.writeable and payoff.matrix.flags.c_contiguous:
+        return payoff
+    matrix = np.array(payoff.matrix, dtype=np.float64, order="C")
+    matrix.setflags(write=False)
+    return DensePayoff(matrix)
+
+
+def _check_probabilities(matrix: Array) -> None:
+    outside = np.argwhere((matrix < -_TOLERANCE) | (matrix > 1 + _TOLERANCE))
+    if len(outside):
+        where = tuple(outside[0])
+        raise InputError(f"preferences{position(where)} = {matrix[where]:g} is outside [0, 1], must be a probability")
+    total = matrix + np.swapaxes(matrix, -1, -2)
+    off = np.argwhere(np.abs(total - 1) > _TOLERANCE)
+    if len(off):
+        where = tuple(off[0])
+        mirror = (*where[:-2], where[-1], where[-2])
+        if where == mirror:
+            raise InputError(f"preferences{position(where)} = {matrix[where]:g}, must be 1/2 on the diagonal")
+        raise InputError(
+            f"preferences{position(where)} + preferences{position(mirror)} = {total[where]:.10g}, must be 1 "
+            "(each entry is the probability that the row is preferred to the column)"
+        )
+
+
+def _labels(labels: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    if labels is None:
+        return tuple(str(i) for i in range(n))
+    if isinstance(labels, str):
+        raise InputError(f"labels = {labels!r} must be a sequence of {n} strings, not one string")
+    names = tuple(str(label) for label in labels)
+    if len(names) != n:
+        raise InputError(f"labels has {len(names)} entries, must be {n}, one an action")
+    if len(set(names)) != n:
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"labels has {repeated!r} more than once, must be all different")
+    return names
+
+
+def _weights(weights: npt.ArrayLike | None, n_contexts: int) -> Array:
+    if weights is None:
+        array = np.full(n_contexts, 1.0 / n_contexts)
+    else:
+        array = ensure_distribution("weights", weights, (n_contexts,), full_support=True)
+    array.setflags(write=False)
+    return array

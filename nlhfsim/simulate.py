@@ -1,0 +1,442 @@
+"""The only loop: it runs a method on a game, compiled together with the method's step, and records what happened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nlhfsim import metrics
+from nlhfsim.dynamics import schedules
+from nlhfsim.dynamics._spec import Dynamics, ProvenRange, as_dynamics
+from nlhfsim.equilibrium import Equilibrium, solve
+from nlhfsim.errors import (
+    Array,
+    EquilibriumStartWarning,
+    InputError,
+    ProvenRangeWarning,
+    ensure_array,
+    ensure_choice,
+    ensure_distribution,
+    ensure_integer,
+)
+from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.payoffs import Context
+from nlhfsim.simplex import log_softmax
+from nlhfsim.trajectory import METRICS, Trajectory, joined
+
+STARTS = ("reference", "uniform", "random")
+_BLOCK = 2**22
+_PER_DECADE = 20
+_AT_EQUILIBRIUM = 1e-12
+
+
+def simulate(
+    game: PreferenceGame,
+    method: Any,
+    n_steps: int,
+    *,
+    feedback: str = "exact",
+    runs: int = 1,
+    seed: int = 0,
+    start: npt.ArrayLike | str | Trajectory | None = None,
+    record_every: int | Sequence[int] | None = None,
+    keep_policies: str | bool = "all",
+    equilibrium: Equilibrium | bool | None = None,
+    compiled: bool = True,
+) -> Trajectory:
+    """Run a method on a game and return its records.
+
+    Parameters
+    ----------
+    game : PreferenceGame
+        The game; its contexts are run side by side.
+    method : Dynamics, factory or str
+        Such as ``nl.dynamics.NashMirrorProx(step_size=2.0)``; a bare ``nl.dynamics.NashMirrorProx`` or its name takes the
+        defaults.
+    n_steps : int
+        Steps to do, at least 0; when continuing, steps to add.
+    feedback : str
+        ``"exact"``: a step reads Aπ itself.
+    runs : int
+        Number of runs; a `start` of shape ``(runs, ...)`` says it too.
+    seed : int
+        Seed of everything random.
+    start : array_like, str or Trajectory, optional
+        ``"reference"`` (default), ``"uniform"``, ``"random"`` (uniform on the simplex, another one each run and context), a
+        policy with full support of shape `game.policy_shape`, one policy a run of shape ``(runs, *game.policy_shape)``, or a
+        Trajectory, which is continued bit for bit as if it had never stopped.
+    record_every : int or sequence of int, optional
+        Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
+    keep_policies : "all", "final" or False
+        Which policies the trajectory keeps.
+    equilibrium : Equilibrium or False, optional
+        The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN.
+    compiled : bool
+        False: run the step as plain Python, slower and open to a debugger; equal to 1e-13.
+
+    Returns
+    -------
+    Trajectory
+        Records, final policies, status.
+
+    Warns
+    -----
+    ProvenRangeWarning
+        If the step size lies outside the range with proven convergence on this game.
+    EquilibriumStartWarning
+        If the run starts at the equilibrium already.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> game = nl.games.rock_paper_scissors(margin=0.5, beta=0.1)
+    >>> trajectory = nl.simulate(game, nl.dynamics.NashMirrorProx(step_size=2.0), 100, start=[0.8, 0.1, 0.1])
+    >>> trajectory.status, bool(trajectory.kl[0, -1] < 1e-12)
+    (('completed',), True)
+    """
+    ensure_choice("feedback", feedback, ("exact",))
+    _ensure_game(game)
+    target = None if equilibrium is False else solved_target(game, equilibrium)  # type: ignore[arg-type]
+    dynamics = as_dynamics(method).resolve(game.contexts)
+    warn_outside_proven_range(game, dynamics)
+    plan = Plan(
+        game=game,
+        dynamics=dynamics,
+        n_steps=ensure_integer("n_steps", n_steps),
+        runs=ensure_integer("runs", runs, 1),
+        seed=ensure_integer("seed", seed),
+        record_every=record_every,
+        keep_policies=_ensure_keep(keep_policies),
+        equilibrium=target,
+        compiled=compiled and dynamics.method.compiled,
+    )
+    trajectory = execute(plan, start)
+    if not isinstance(start, Trajectory):
+        _warn_flat(trajectory)
+    return trajectory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated simulation: what `execute` runs. The equilibrium is solved, the step size known."""
+
+    game: PreferenceGame
+    dynamics: Dynamics
+    n_steps: int
+    runs: int
+    seed: int
+    record_every: int | Sequence[int] | None
+    keep_policies: str | bool
+    equilibrium: Equilibrium | None
+    compiled: bool
+
+
+def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Trajectory:
+    """Run a plan from a start, without warnings."""
+    if isinstance(start, Trajectory):
+        _ensure_continues(plan, start)
+        first = int(start.steps[-1])
+        states = _states_of(start, plan.dynamics)
+        plan = _replace_runs(plan, start.runs)
+        return joined(start, _run(plan, states, first))
+    logs = start_policies(plan.game, start, plan.runs, plan.seed)
+    plan = _replace_runs(plan, len(logs))
+    method, params = plan.dynamics.method, plan.dynamics.params
+    states = [[method.init(c, params, np.array(row)) for c, row in zip(plan.game.contexts, rows)] for rows in logs]
+    return _run(plan, states, 0)
+
+
+def start_policies(game: PreferenceGame, start: Any, runs: int, seed: int) -> Array:
+    """Return the log-policies to start from, shape ``(runs, contexts, n)``; see `simulate` for what `start` may be."""
+    shape = (runs, game.n_contexts, game.n)
+    if start is None or isinstance(start, str):
+        kind = "reference" if start is None else ensure_choice("start", start, STARTS)
+        if kind == "reference":
+            return np.broadcast_to(game.log_reference.reshape(1, game.n_contexts, game.n), shape)
+        if kind == "uniform":
+            return np.full(shape, -np.log(game.n))
+        seeds = np.random.SeedSequence(seed).spawn(runs)
+        return np.stack([_random_log_policies(np.random.default_rng(s), shape[1:]) for s in seeds])
+    given = ensure_array("start", start)
+    one = given.ndim != len(game.policy_shape) + 1
+    wanted = game.policy_shape if one else (given.shape[0], *game.policy_shape)
+    if not one and (runs not in (1, wanted[0]) or wanted[0] == 0):
+        raise InputError(f"start holds {wanted[0]} policies but runs = {runs}; they must agree")
+    policies = ensure_distribution("start", given, wanted, full_support=True)
+    count = runs if one else wanted[0]
+    rows = np.log(policies).reshape(1 if one else count, game.n_contexts, game.n)
+    return np.broadcast_to(rows, (count, game.n_contexts, game.n))
+
+
+def _random_log_policies(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return log_softmax(np.log(rng.standard_exponential(shape)))
+
+
+def record_steps(first: int, last: int, record_every: int | Sequence[int] | None) -> npt.NDArray[np.int64]:
+    """Return the steps to record in (first, last], the last one included; by default 20 a decade on a grid that starts at 0."""
+    if record_every is None:
+        decades = np.log10(max(last, 1)) + 1
+        grid = np.unique(np.round(10 ** (np.arange(int(decades * _PER_DECADE) + 1) / _PER_DECADE)).astype(np.int64))
+    elif isinstance(record_every, Sequence | np.ndarray) and np.ndim(record_every):
+        grid = np.array([ensure_integer("record_every", step) for step in record_every], dtype=np.int64)
+    else:
+        grid = np.arange(0, last + 1, ensure_integer("record_every", record_every, 1))
+    inside = grid[(grid > first) & (grid < last)]
+    return np.unique(np.append(inside, last)) if last > first else np.array([], dtype=np.int64)
+
+
+def proven_ranges(game: PreferenceGame, dynamics: Dynamics) -> list[ProvenRange]:
+    """Return what is proven about a method at its (first) step size in each context of a game; empty if nothing is."""
+    first = float(schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0])
+    found = [dynamics.method.proven(context, dynamics.params, first) for context in game.contexts]
+    return [item for item in found if item is not None]
+
+
+def in_proven_range(game: PreferenceGame, dynamics: Dynamics) -> bool | None:
+    """Return whether the method's (first) step size lies in the range with proven convergence; None if there is no such range."""
+    ranges = proven_ranges(game, dynamics)
+    if not ranges:
+        return None
+    first = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0]
+    return bool(first <= _largest(ranges) * (1 + 1e-12))
+
+
+def warn_outside_proven_range(game: PreferenceGame, dynamics: Dynamics) -> None:
+    """Warn, naming the range, if the step size lies outside the range with proven convergence."""
+    if in_proven_range(game, dynamics) is False:
+        ranges = proven_ranges(game, dynamics)
+        first = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0]
+        warnings.warn(
+            f"{dynamics.method.scheduled} = {first:g} is outside the range (0, {_largest(ranges):.6g}] for which convergence of "
+            f"{dynamics.name} is proven on this game ({ranges[0].claim}); it may still converge",
+            ProvenRangeWarning,
+            stacklevel=3,
+        )
+
+
+def _largest(ranges: list[ProvenRange]) -> float:
+    return min(item.largest for item in ranges)
+
+
+def _proven_factor(game: PreferenceGame, dynamics: Dynamics) -> float | None:
+    ranges = proven_ranges(game, dynamics)
+    factors = [item.factor for item in ranges]
+    if callable(dynamics.step_size) or not factors or None in factors:
+        return None
+    return max(factor for factor in factors if factor is not None)
+
+
+def solved_target(game: PreferenceGame, equilibrium: Equilibrium | None) -> Equilibrium:
+    """Return the equilibrium that KL is measured to: the one given, checked to be this game's, or solved now."""
+    _ensure_game(game)
+    if equilibrium is None:
+        return solve(game)
+    if not isinstance(equilibrium, Equilibrium):
+        raise InputError(f"equilibrium = {equilibrium!r} must be the result of nl.solve(game), or False to do without")
+    if equilibrium.fingerprint != game.fingerprint:
+        raise InputError("equilibrium is that of another game; it must be nl.solve(game) of this one")
+    return equilibrium
+
+
+def _ensure_game(game: Any) -> None:
+    if not isinstance(game, PreferenceGame):
+        raise InputError(f"game = {game!r} must be a PreferenceGame, such as nl.games.rock_paper_scissors()")
+
+
+def _ensure_keep(keep_policies: Any) -> str | bool:
+    if keep_policies is False:
+        return False
+    return ensure_choice("keep_policies", keep_policies, ("all", "final"))
+
+
+def _replace_runs(plan: Plan, runs: int) -> Plan:
+    return Plan(**{**plan.__dict__, "runs": runs})
+
+
+def _ensure_continues(plan: Plan, start: Trajectory) -> None:
+    if start.fingerprint != plan.game.fingerprint:
+        raise InputError("start is a trajectory of another game; a run continues only on the game it began on")
+    if (start.dynamics, start.params) != (plan.dynamics.name, plan.dynamics.parameters):
+        raise InputError(
+            f"start is a trajectory of {start.dynamics} with {start.params}, but the method is {plan.dynamics.name} with "
+            f"{plan.dynamics.parameters}; a run continues only with the method it began with "
+            "(to change the method, start from the final policies)"
+        )
+    if "diverged" in start.status:
+        raise InputError("start is a trajectory that diverged; there is nothing finite to continue from")
+
+
+def _states_of(start: Trajectory, dynamics: Dynamics) -> list[list[Any]]:
+    """Return the stored states of a trajectory as the method's own NamedTuples."""
+    probe = dynamics.method.init(None, dynamics.params, np.zeros(1))
+    kind, runs, contexts = type(probe), start.runs, start.state["logits"].shape[1]
+
+    def restore(run: int, context: int) -> Any:
+        fields = {name: start.state[name][run, context] for name in kind._fields}
+        return kind(**{name: np.array(v) if np.ndim(v) else v.item() for name, v in fields.items()})
+
+    return [[restore(run, context) for context in range(contexts)] for run in range(runs)]
+
+
+def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
+    """Run every context of every run from its state at step `first`; the first record is that state."""
+    game, dynamics = plan.game, plan.dynamics
+    last = first + plan.n_steps
+    steps = np.concatenate([[first], record_steps(first, last, plan.record_every)]).astype(np.int64)
+    inner = 1 if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
+    table = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, first * inner, last * inner)
+    table = table if dynamics.method.inner_steps is None else table.reshape(plan.n_steps, inner)
+    loop = _loop(dynamics, plan.compiled)
+    log_equilibria = None
+    if plan.equilibrium is not None and plan.equilibrium.status != "failed":
+        log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
+    recorders = [
+        [
+            _ContextRun(loop, context, dynamics.params, state, None if log_equilibria is None else log_equilibria[k])
+            for k, (context, state) in enumerate(zip(game.contexts, row))
+        ]
+        for row in states
+    ]
+    for row in recorders:
+        for recorder in row:
+            recorder.go(steps, table, keep=plan.keep_policies == "all")
+    return _collect(plan, steps, recorders)
+
+
+def _loop(dynamics: Dynamics, compiled: bool) -> Callable[..., Any]:
+    """Return ``loop(state, context, step_sizes, params)``, compiled or plain."""
+    if compiled:
+        from nlhfsim import kernels
+
+        for helper in dynamics.method.helpers:
+            kernels.compilable(helper)
+        return kernels.compile_loop(dynamics.method.step)
+    step = dynamics.method.step
+
+    def plain(state: Any, context: Context, step_sizes: Array, params: Any) -> tuple[Any, int]:
+        for t, step_size in enumerate(step_sizes):
+            state = step(state, context, step_size, params)
+            if not np.isfinite(state.logits).all():
+                return state, t + 1
+        return state, len(step_sizes)
+
+    return plain
+
+
+@dataclass
+class _ContextRun:
+    """One run in one context: its state, and the records made so far."""
+
+    loop: Callable[..., Any]
+    context: Context
+    params: Any
+    state: Any
+    log_equilibrium: Array | None
+    diverged_at: int | None = None
+
+    def go(self, steps: npt.NDArray[np.int64], table: Array, keep: bool) -> None:
+        """Advance from record to record; measure in blocks, so that memory stays bounded."""
+        n = len(self.state.logits)
+        self.log_policies = np.empty((len(steps), n)) if keep else None
+        self.values = {name: np.full(len(steps), np.nan) for name in METRICS}
+        block = max(1, _BLOCK // n)
+        for begin in range(0, len(steps), block):
+            chosen = range(begin, min(begin + block, len(steps)))
+            logs = np.stack([self._advance_to(steps, record, table) for record in chosen])
+            with np.errstate(all="ignore"):
+                measured = metrics.of_context(self.context, logs, self.log_equilibrium)
+            for name in METRICS:
+                self.values[name][begin : begin + len(logs)] = measured[name]
+            if self.log_policies is not None:
+                self.log_policies[begin : begin + len(logs)] = logs
+
+    def _advance_to(self, steps: npt.NDArray[np.int64], record: int, table: Array) -> Array:
+        """Return the log-policy at a record, NaN once diverged."""
+        if record > 0 and self.diverged_at is None:
+            begin, end = int(steps[record - 1] - steps[0]), int(steps[record] - steps[0])
+            with np.errstate(all="ignore"):
+                self.state, done = self.loop(self.state, self.context, table[begin:end], self.params)
+            if not np.isfinite(self.state.logits).all():
+                self.diverged_at = int(steps[record - 1]) + int(done)
+        if self.diverged_at is not None:
+            return np.full(len(self.state.logits), np.nan)
+        return log_softmax(self.state.logits)
+
+
+def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[_ContextRun]]) -> Trajectory:
+    game, dynamics = plan.game, plan.dynamics
+    counted = dynamics.method.oracle_calls
+    calls = np.nan if counted is None else float(counted(dynamics.params))
+    notes = [
+        f"run {run}: the logits stopped being finite at step {recorder.diverged_at}; records after that are NaN"
+        for run, row in enumerate(recorders)
+        for recorder in row
+        if recorder.diverged_at is not None
+    ]
+    notes += _equilibrium_notes(plan.equilibrium)
+    stacked = {name: np.array([[r.values[name] for r in row] for row in recorders]).swapaxes(1, 2) for name in METRICS}
+    shape = (plan.runs, *game.policy_shape)
+    log_policies = None
+    if plan.keep_policies == "all":
+        log_policies = np.array([[r.log_policies for r in row] for row in recorders]).swapaxes(1, 2)
+        log_policies = log_policies if game.batched else log_policies[:, :, 0]
+    logits = np.array([[r.state.logits for r in row] for row in recorders]).reshape(shape)
+    with np.errstate(all="ignore"):
+        final = np.exp(log_softmax(logits)) if plan.keep_policies else None
+    state = {
+        name: np.array([[getattr(r.state, name) for r in row] for row in recorders]) for name in recorders[0][0].state._fields
+    }
+    return Trajectory(
+        steps=steps,
+        oracle_calls=np.asarray(steps * calls),
+        queries=np.zeros(len(steps)),
+        by_context=stacked,
+        weights=np.array(game.weights),
+        log_policies=log_policies,
+        final=final,
+        parameters=logits,
+        status=tuple("diverged" if any(r.diverged_at is not None for r in row) else "completed" for row in recorders),
+        notes=tuple(notes),
+        dynamics=dynamics.name,
+        params=dynamics.parameters,
+        seed=plan.seed,
+        proven_factor=_proven_factor(game, dynamics),
+        fingerprint=game.fingerprint,
+        state=state,
+        compiled=plan.compiled,
+    )
+
+
+def _equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
+    if equilibrium is None:
+        return ["kl is NaN: no equilibrium was asked for (equilibrium=False)"]
+    if equilibrium.status == "failed":
+        return [f"kl is NaN: the equilibrium was not found ({equilibrium.solver_status})"]
+    notes = []
+    if equilibrium.status == "approximate":
+        notes.append(f"kl is to an equilibrium that is only approximate (KL bound {equilibrium.kl_bound})")
+    if equilibrium.unique is False:
+        notes.append(f"kl is to the centre of the equilibria, a set of dimension {equilibrium.face_dimension}")
+    return notes
+
+
+def _warn_flat(trajectory: Trajectory) -> None:
+    at = [run for run in range(trajectory.runs) if trajectory.kl[run, 0] < _AT_EQUILIBRIUM]
+    if at:
+        who = "the start is" if trajectory.runs == 1 else f"the start of {len(at)} of {trajectory.runs} runs is"
+        warnings.warn(
+            f"{who} the equilibrium already (KL {trajectory.kl[at[0], 0]:.1e}), so the curves show nothing; "
+            "give another start, such as start='random'",
+            EquilibriumStartWarning,
+            stacklevel=3,
+        )

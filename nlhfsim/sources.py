@@ -1,0 +1,139 @@
+"""The literature that methods and claims come from, and `cite`, which prints it as BibTeX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nlhfsim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A publication and the place in it.
+
+    Attributes
+    ----------
+    key : str
+        BibTeX key.
+    authors, title : str
+        As printed, authors separated by ``and``.
+    year : int
+        Year of publication.
+    arxiv : str
+        arXiv number, empty if there is none.
+    journal : str
+        Journal or conference, empty for a preprint.
+    locator : str
+        Section, equation or theorem.
+    """
+
+    key: str
+    authors: str
+    title: str
+    year: int
+    arxiv: str = ""
+    journal: str = ""
+    locator: str = ""
+
+    def at(self, locator: str) -> Source:
+        """Return the same publication at another place."""
+        return Source(self.key, self.authors, self.title, self.year, self.arxiv, self.journal, locator)
+
+    def __str__(self) -> str:
+        first = self.authors.split(" and ")[0].split(",")[0]
+        others = " et al." if " and " in self.authors else ""
+        number = f", arXiv {self.arxiv}" if self.arxiv else ""
+        place = f", {self.locator}" if self.locator else ""
+        return f"{first}{others} ({self.year}){number}{place}"
+
+    def bibtex(self) -> str:
+        """Return the BibTeX entry."""
+        fields = {"author": self.authors, "title": f"{{{self.title}}}", "year": str(self.year)}
+        if self.journal:
+            fields["journal"] = self.journal
+        if self.arxiv:
+            fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
+        if self.locator:
+            fields["note"] = self.locator
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@{'article' if self.journal else 'misc'}{{{self.key},\n{body}\n}}"
+
+
+def cite(subject: Any) -> str:
+    """Return the BibTeX entry of a method, a method's instance, or anything else that carries a `source`.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> print(nl.cite(nl.dynamics.NashMD).splitlines()[0])
+    @article{munos2024nash,
+    """
+    source = getattr(subject, "source", None)
+    if source is None:
+        source = getattr(getattr(subject, "method", None), "source", None)
+    if isinstance(source, Source):
+        return source.bibtex()
+    raise InputError(f"{subject!r} has no source to cite: give a method or a claim of nlhfsim")
+
+
+PROXIMAL_POINT_NLHF = Source(
+    "tiapkin2025proximal",
+    "Tiapkin, Daniil and Calandriello, Daniele and Belomestny, Denis and Moulines, Eric and Naumov, Alexey and Rasul, Kashif and "
+    "Valko, Michal and Ménard, Pierre",
+    "Proximal Point Nash Learning from Human Feedback",
+    2025,
+    "2505.19731",
+)
+NASH_MIRROR_PROX = Source(
+    "tiapkin2025accelerating",
+    PROXIMAL_POINT_NLHF.authors,
+    "Accelerating Nash Learning from Human Feedback via Mirror Prox",
+    2025,
+    "2505.19731v1",
+)
+NASH_LEARNING = Source(
+    "munos2024nash",
+    "Munos, Rémi and Valko, Michal and Calandriello, Daniele and Azar, Mohammad Gheshlaghi and Rowland, Mark and others",
+    "Nash Learning from Human Feedback",
+    2024,
+    "2312.00886",
+    "International Conference on Machine Learning",
+)
+ONLINE_IPO = Source(
+    "calandriello2024human",
+    "Calandriello, Daniele and Guo, Daniel and Munos, Rémi and Rowland, Mark and Tang, Yunhao and others",
+    "Human Alignment of Large Language Models through Online Preference Optimisation",
+    2024,
+    "2403.08635",
+    "International Conference on Machine Learning",
+)
+MAGNETIC_MIRROR_DESCENT = Source(
+    "sokota2023unified",
+    "Sokota, Samuel and D'Orazio, Ryan and Kolter, J. Zico and Loizou, Nicolas and Lanctot, Marc and others",
+    "A Unified Approach to Reinforcement Learning, Quantal Response Equilibria, and Two-Player Zero-Sum Games",
+    2023,
+    "2206.05825",
+    "International Conference on Learning Representations",
+)
+EXTRAGRADIENT = Source(
+    "zhou2025extragradient",
+    "Zhou, Runlong and Fazel, Maryam and Du, Simon S.",
+    "Extragradient Preference Optimization (EGPO): Beyond Last-Iterate Convergence for Nash Learning from Human Feedback",
+    2025,
+    "2503.08942",
+)
+ITERATIVE_NASH_POLICY_OPTIMIZATION = Source(
+    "zhang2024iterative",
+    "Zhang, Yuheng and Yu, Dian and Peng, Baolin and Song, Linfeng and Tian, Ye and others",
+    "Iterative Nash Policy Optimization: Aligning LLMs with General Preferences via No-Regret Learning",
+    2024,
+    "2407.00617",
+)
+SELF_PLAY_PREFERENCE_OPTIMIZATION = Source(
+    "wu2024self",
+    "Wu, Yue and Sun, Zhiqing and Yuan, Huizhuo and Ji, Kaixuan and Yang, Yiming and Gu, Quanquan",
+    "Self-Play Preference Optimization for Language Model Alignment",
+    2024,
+    "2405.00675",
+)

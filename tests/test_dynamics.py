@@ -1,0 +1,851 @@
+"""The contract that every registered method keeps, its characterisation with mutants, identities between methods, proven rates.
+
+Everything in the first half comes from the registry alone: a new file in `nlhfsim/dynamics` goes through it without being listed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import nlhfsim as nl
+from nlhfsim import dynamics, kernels
+from nlhfsim.dynamics import _spec, nash_mirror_prox
+from nlhfsim.errors import InputError, ProvenRangeWarning, UnknownNameError
+from nlhfsim.games.payoffs import Context, DensePayoff
+
+pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
+
+Floats = npt.NDArray[np.float64]
+Family = dict[str, nl.PreferenceGame]
+Starts = dict[str, Floats]
+
+METHODS = dynamics.names()
+COMPILED = [name for name in METHODS if dynamics.get(name).method.compiled]
+TOLERANCE = 1e-11
+REJECTED = 1e3 * TOLERANCE
+
+
+def example(name: str, **changes: Any) -> dynamics.Dynamics:
+    """The method's own example, with some of its parameters changed."""
+    return dynamics.build(name, **(dict(dynamics.get(name).method.example) | changes))
+
+
+def step_input(method: dynamics.Dynamics, factor: float = 1.0) -> Any:
+    """What one step receives as its step size: a number, or one for each inner step."""
+    size = factor * float(method.step_size)  # type: ignore[arg-type]
+    inner = method.method.inner_steps
+    return size if inner is None else np.full(inner(method.params), size)
+
+
+def run_plain(method: dynamics.Dynamics, context: Context, policy: Floats, n_steps: int) -> list[Any]:
+    """The states of the plain step from a policy, the first one included."""
+    states = [method.method.init(context, method.params, np.log(policy))]
+    for _ in range(n_steps):
+        states.append(method.method.step(states[-1], context, step_input(method), method.params))
+    return states
+
+
+def log_policy(state: Any) -> Floats:
+    """log softmax of a state's logits, by the textbook formula."""
+    shifted = state.logits - state.logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def situations(family: Family, starts: Starts) -> Iterator[tuple[str, Context, Floats]]:
+    """Every context of every game with every start."""
+    for name, game in family.items():
+        for policy in starts[name]:
+            for context, row in zip(game.contexts, policy.reshape(game.n_contexts, game.n)):
+                yield name, context, row
+
+
+# --- registration ---------------------------------------------------------------------------------------------------------
+
+
+def method_files() -> list[str]:
+    """Modules of nlhfsim.dynamics that must each be one method."""
+    found = [module.name for module in pkgutil.iter_modules(dynamics.__path__)]
+    return [name for name in found if not name.startswith("_") and name != "schedules"]
+
+
+@pytest.mark.parametrize("file", method_files())
+def test_every_file_is_a_documented_registered_method(file: str) -> None:
+    """A file of the folder is one method: registered, exported, documented with source, example and characterisation."""
+    module = importlib.import_module(f"nlhfsim.dynamics.{file}")
+    method = module.METHOD
+    assert dynamics.get(method.name) is getattr(module, method.name) is getattr(dynamics, method.name)
+    assert method.name in dynamics.__all__
+    assert "Source:" in (module.__doc__ or "") and "Examples" in (getattr(module, method.name).__doc__ or "")
+    assert method.source is not None and method.example and method.characterisation and method.safe_step and method.summary
+    assert file.replace("_", "") == method.name.lower()
+
+
+def test_the_registry_is_the_folder() -> None:
+    """Nothing is registered that has no file."""
+    assert len(METHODS) == len(method_files())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_metadata_is_of_the_declared_kind(name: str) -> None:
+    """fixed_point, iterate and flags take their declared values; the example names real parameters; cite finds the source."""
+    method = dynamics.get(name).method
+    assert method.fixed_point in ("nash", "biased", "none") and method.iterate in ("last", "average")
+    assert all(isinstance(flag, bool) for flag in (method.smooth, method.autonomous, method.stochastic, method.compiled))
+    built = example(name)
+    assert built.name == name and built.method is method
+    assert set(method.example) <= set(built.parameters)
+    assert dynamics.build(name, **built.parameters) == built
+    assert nl.cite(built).lstrip().startswith("@")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_oracle_calls_are_counted_right(name: str, monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
+    """The declared oracle calls are the products Aπ that a plain step takes."""
+    method, game = example(name), family["low-rank"]
+    declared, calls = method.method.oracle_calls, []
+    for file in method_files():
+        module = importlib.import_module(f"nlhfsim.dynamics.{file}")
+        if hasattr(module, "advantage"):
+            real = module.advantage
+            monkeypatch.setattr(module, "advantage", lambda payoff, policy, real=real: calls.append(1) or real(payoff, policy))
+    run_plain(method, game.contexts[0], game.reference, 1)
+    assert declared is None or declared(method.params) == len(calls)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_safe_step_exists_on_every_game(name: str, family: Family) -> None:
+    """A step size that is positive and finite is named on every game, also without regularization and for one action."""
+    method = dynamics.build(name)
+    games = [
+        *family.values(),
+        family["random"].with_beta(0.0),
+        nl.PreferenceGame([[0.5]], 0.1),
+        family["contexts"].with_beta(0.0),
+    ]
+    for game in games:
+        step = method.resolve(game.contexts).step_size
+        assert isinstance(step, float) and np.isfinite(step) and step > 0
+        final = nl.simulate(game, name, 3, equilibrium=False).final
+        assert final is not None and np.isfinite(final).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bad_parameters_are_refused(name: str) -> None:
+    """A step size that is not positive and an unknown parameter are refused by name."""
+    scheduled = dynamics.get(name).method.scheduled
+    for wrong in (0.0, -1.0, float("nan"), "0.1"):
+        with pytest.raises(InputError, match=scheduled):
+            dynamics.build(name, **{scheduled: wrong})
+    with pytest.raises(UnknownNameError, match="no parameter 'steps_size'"):
+        dynamics.build(name, steps_size=1.0)
+
+
+# --- the contract ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_stays_on_the_simplex(name: str, family: Family, starts: Starts) -> None:
+    """At the safe step every policy of a run is finite, positive in log space and adds up to 1."""
+    for key, game in family.items():
+        trajectory = nl.simulate(game, name, 40, start=starts[key], equilibrium=False, record_every=1)
+        assert trajectory.status == ("completed", "completed"), key
+        assert np.isfinite(trajectory.log_policies).all()
+        np.testing.assert_allclose(np.exp(trajectory.log_policies).sum(axis=-1), 1, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_leaves_its_inputs_alone(name: str, family: Family, starts: Starts) -> None:
+    """A step works on read-only arrays and changes no bit of what it is given."""
+    game, method = family["low-rank"], example(name)
+    state = run_plain(method, game.contexts[0], starts["low-rank"][0], 2)[-1]
+    frozen = type(state)(*(np.array(field) for field in state))
+    copies = [np.array(field) for field in frozen]
+    for array in (field for field in frozen if field.ndim):
+        array.setflags(write=False)
+    frozen = frozen._replace(**{k: v.item() for k, v in frozen._asdict().items() if not v.ndim})
+    after = method.method.step(frozen, game.contexts[0], step_input(method), method.params)
+    assert not any(np.shares_memory(after.logits, field) for field in frozen if np.ndim(field))
+    for field, copy in zip(frozen, copies):
+        np.testing.assert_array_equal(field, copy)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_bits(name: str, family: Family) -> None:
+    """Two calls with one seed agree in every bit; another seed starts elsewhere."""
+    game = family["contexts"]
+    first, again, other = (
+        nl.simulate(game, example(name), 7, runs=3, seed=seed, start="random", equilibrium=False) for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first.log_policies, again.log_policies)
+    np.testing.assert_array_equal(first.parameters, again.parameters)
+    assert (first.log_policies != other.log_policies).any()
+
+
+def variants(name: str) -> list[dynamics.Dynamics]:
+    """The example, the same with a schedule, and the methods' other modes."""
+    scheduled = dynamics.get(name).method.scheduled
+    found = [example(name), example(name, **{scheduled: nl.schedules.inverse_time(2.0, 5.0)})]
+    if name == "NashProx":
+        found.append(dynamics.NashProx(step_size=0.5, refresh_every=4))
+    if name == "ProximalPG":
+        found.append(dynamics.ProximalPG(inner_step_size=0.5, inner_steps=1))
+    return found
+
+
+@pytest.mark.parametrize("key", ["zero-one-cycle", "contexts"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_continues_bit_for_bit(name: str, key: str, family: Family, starts: Starts, tmp_path: Path) -> None:
+    """run(5) continued by 6 is run(11) in every bit, also through a file, also with schedules."""
+    game = family[key]
+    for method in variants(name):
+        whole = nl.simulate(game, method, 11, start=starts[key], record_every=[5], equilibrium=False)
+        part = nl.simulate(game, method, 5, start=starts[key], equilibrium=False, record_every=100)
+        for begun in (part, nl.load(part.save(tmp_path / "part.npz"))):
+            joined = nl.simulate(game, method, 6, start=begun, record_every=100, equilibrium=False)
+            np.testing.assert_array_equal(joined.steps, whole.steps)
+            np.testing.assert_array_equal(joined.log_policies, whole.log_policies)
+            np.testing.assert_array_equal(joined.oracle_calls, whole.oracle_calls)
+            for field, values in whole.state.items():
+                np.testing.assert_array_equal(joined.state[field], values)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_names_of_actions_do_not_matter(name: str, family: Family, starts: Starts) -> None:
+    """Permuting the actions of the game and of the start permutes the run."""
+    for key in ("low-rank", "transitive-cyclic", "peaked"):
+        game = family[key]
+        order = np.random.default_rng(1).permutation(game.n)
+        renamed = nl.PreferenceGame(game.preferences[np.ix_(order, order)], game.beta, game.reference[order])
+        one = nl.simulate(game, example(name), 6, start=starts[key], equilibrium=False)
+        other = nl.simulate(renamed, example(name), 6, start=starts[key][:, order], equilibrium=False)
+        assert one.log_policies is not None and other.log_policies is not None
+        np.testing.assert_allclose(other.log_policies, one.log_policies[..., order], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_contexts_decouple(name: str, family: Family, starts: Starts) -> None:
+    """A game with contexts runs as its contexts do one by one."""
+    game, start = family["contexts"], starts["contexts"]
+    together = nl.simulate(game, example(name), 9, start=start, equilibrium=False)
+    for k in range(game.n_contexts):
+        alone_game = nl.PreferenceGame(game.preferences[k], game.beta, game.reference[k])
+        alone = nl.simulate(alone_game, example(name), 9, start=start[:, k], equilibrium=False)
+        assert together.log_policies is not None and alone.log_policies is not None
+        np.testing.assert_allclose(together.log_policies[:, :, k], alone.log_policies, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_is_plain(name: str, family: Family, starts: Starts) -> None:
+    """The compiled loop and the plain step agree to 1e-13, relative to the size of the logits."""
+    for key, game in family.items():
+        for method in variants(name):
+            fast, slow = (
+                nl.simulate(game, method, 6, start=starts[key], equilibrium=False, compiled=compiled)
+                for compiled in (True, False)
+            )
+            assert (fast.compiled, slow.compiled) == (True, False)
+            assert fast.log_policies is not None and slow.log_policies is not None
+            scale = 1 + np.abs(slow.log_policies).max()
+            np.testing.assert_allclose(fast.log_policies, slow.log_policies, rtol=0, atol=1e-13 * scale, err_msg=key)
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the compiler is off")
+@pytest.mark.parametrize("name", COMPILED)
+def test_nothing_compiles_twice(name: str, family: Family, starts: Starts, tmp_path: Path) -> None:
+    """One compilation a method serves every game, start, continuation, and game derived from another."""
+    loop: Any = kernels.compile_loop(dynamics.get(name).method.step)
+    nl.simulate(family["random"], example(name), 2, start=starts["random"], equilibrium=False)
+    known = len(loop.signatures)
+    readonly = starts["contexts"].copy()
+    readonly.setflags(write=False)
+    run = nl.simulate(family["contexts"], example(name), 2, start=readonly[:1], equilibrium=False)
+    nl.simulate(family["contexts"], example(name), 2, start=nl.load(run.save(tmp_path / "run")), equilibrium=False)
+    real = family["real"]
+    fortran = nl.PreferenceGame(np.asfortranarray(np.round(real.preferences * 8).astype(np.float32) / 8), 0.1)
+    for game in (real.restrict([2, 0, 1]), family["contexts"].context(1), real.with_beta(0.0), real.with_beta(1), fortran):
+        nl.simulate(game, example(name), 2, equilibrium=False)
+    assert len(loop.signatures) == known
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_step_takes_many_runs_at_once(name: str, family: Family, starts: Starts) -> None:
+    """On leading axes the plain step gives what it gives for each run alone."""
+    game, method = family["peaked"], example(name)
+    alone = [run_plain(method, game.contexts[0], policy, 3)[-1].logits for policy in starts["peaked"]]
+    together = run_plain(method, game.contexts[0], starts["peaked"], 3)[-1].logits
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
+
+
+NASH = [name for name in METHODS if dynamics.get(name).method.fixed_point == "nash"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore::nlhfsim.errors.EquilibriumStartWarning")
+def test_fixed_point_is_as_declared(name: str, family: Family, equilibrium_of: Callable[..., nl.Equilibrium]) -> None:
+    """Methods whose fixed point is declared Nash stay at π* at the safe step; the others leave it on some game."""
+    moved = 0.0
+    for game in family.values():
+        equilibrium = equilibrium_of(game)
+        run = nl.simulate(game, name, 30, start=equilibrium.policy, equilibrium=equilibrium, record_every=30)
+        assert run.log_policies is not None
+        drift = np.abs(run.log_policies[0, -1] - equilibrium.log_policy).max()
+        moved = max(moved, float(drift))
+    assert moved < 1e-9 if name in NASH else moved > 1e-3
+
+
+# --- characterisation and mutants -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_step_meets_its_characterisation(name: str, family: Family, starts: Starts) -> None:
+    """Each step satisfies the optimality condition that defines the method, to rounding."""
+    for method in variants(name)[::2] + variants(name)[3:]:
+        for key, context, policy in situations(family, starts):
+            states = run_plain(method, context, policy, 3)
+            for before, after in zip(states, states[1:]):
+                residual = method.method.characterisation(context, method.params, before, step_input(method), after)
+                assert residual < TOLERANCE, (key, residual)
+
+
+def another_reference(context: Context) -> Context:
+    """The context with the reference tilted towards its first action."""
+    log_reference = context.log_reference.copy()
+    log_reference[0] += 0.5
+    return context._replace(log_reference=log_reference - np.log(np.exp(log_reference).sum()))
+
+
+Mutant = Callable[[dynamics.Dynamics, Context, Any, Any], Any]
+"""Returns the state after a wrong step, from the method, the context, the state before, and the one before that."""
+
+
+def wrong_context(change: Callable[[Context], Context]) -> Mutant:
+    """The step is given another game."""
+    return lambda m, context, state, stale: m.method.step(state, change(context), step_input(m), m.params)
+
+
+MUTANTS: dict[str, Mutant] = {
+    "transposed": wrong_context(lambda c: c._replace(payoff=DensePayoff(np.ascontiguousarray(c.payoff.matrix.T)))),
+    "half beta": wrong_context(lambda c: c._replace(beta=c.beta / 2)),
+    "another reference": wrong_context(another_reference),
+    "doubled step": lambda m, context, state, stale: m.method.step(state, context, step_input(m, 2.0), m.params),
+    "stale state": lambda m, context, state, stale: m.method.step(stale, context, step_input(m), m.params),
+}
+USES_NO_REFERENCE = {"MultiplicativeWeights": ("half beta", "another reference")}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("name", METHODS)
+def test_wrong_steps_are_rejected(name: str, mutant: str, family: Family, starts: Starts) -> None:
+    """A step with one wrong argument breaks the characterisation a thousandfold on every game; what is unused changes no bit."""
+    method = example(name)
+    for key, context, policy in situations(family, starts):
+        stale, state = run_plain(method, context, policy, 1)
+        wrong = MUTANTS[mutant](method, context, state, stale)
+        if mutant in USES_NO_REFERENCE.get(name, ()):
+            right = method.method.step(state, context, step_input(method), method.params)
+            np.testing.assert_array_equal(wrong.logits, right.logits)
+            continue
+        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
+        assert residual > REJECTED, (key, residual)
+
+
+def test_a_stale_centre_is_rejected(family: Family, starts: Starts) -> None:
+    """NashProx pulled to the centre of the step before, or leaving its centre behind, breaks its characterisation."""
+    method = example("NashProx")
+    for key, context, policy in situations(family, starts):
+        stale, state = run_plain(method, context, policy, 3)[-2:]
+        pulled = method.method.step(state._replace(centre=stale.centre), context, step_input(method), method.params)
+        right = method.method.step(state, context, step_input(method), method.params)
+        for wrong in (right._replace(logits=pulled.logits), right._replace(centre=state.centre)):
+            residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
+            assert residual > REJECTED, (key, residual)
+
+
+class Parts(NamedTuple):
+    """What a hand-written wrong step is made of: probabilities, γ, β, the payoff matrix."""
+
+    pi: Floats
+    rho: Floats
+    gamma: float
+    beta: float
+    A: Floats
+
+
+def normalized(weights: Floats) -> Floats:
+    """Weights divided by their sum."""
+    return np.asarray(weights / weights.sum())
+
+
+def nash_md_arithmetic(p: Parts) -> Floats:
+    """Nash-MD with the arithmetic mixture."""
+    share = p.gamma * p.beta
+    mixture = (1 - share) * p.pi + share * p.rho
+    return normalized(mixture * np.exp(p.gamma * p.A @ mixture))
+
+
+def nash_md_self_play(p: Parts) -> Floats:
+    """Nash-MD whose opponent is the current policy instead of the mixture."""
+    share = p.gamma * p.beta
+    mixture = normalized(p.pi ** (1 - share) * p.rho**share)
+    return normalized(mixture * np.exp(p.gamma * p.A @ p.pi))
+
+
+def nash_md_from_the_policy(p: Parts) -> Floats:
+    """Nash-MD that steps from the current policy, the mixture being only the opponent."""
+    share = p.gamma * p.beta
+    mixture = normalized(p.pi ** (1 - share) * p.rho**share)
+    return normalized(p.pi * np.exp(p.gamma * p.A @ mixture))
+
+
+def extragradient_moving_regularizer(p: Parts) -> Floats:
+    """Extragradient with the regularizer taken at the half point in the second step."""
+    half = normalized(p.pi * np.exp(p.gamma * (p.A @ p.pi - p.beta * np.log(p.pi / p.rho))))
+    return normalized(p.pi * np.exp(p.gamma * (p.A @ half - p.beta * np.log(half / p.rho))))
+
+
+def extragradient_from_the_half_point(p: Parts) -> Floats:
+    """Extragradient whose second step starts at the half point."""
+    pull = p.beta * np.log(p.pi / p.rho)
+    half = normalized(p.pi * np.exp(p.gamma * (p.A @ p.pi - pull)))
+    return normalized(half * np.exp(p.gamma * (p.A @ half - pull)))
+
+
+def one_prox(p: Parts, centre: Floats, opponent: Floats) -> Floats:
+    """One proximal step in probability space."""
+    weight = 1 + p.gamma * p.beta
+    return normalized((centre * p.rho ** (p.gamma * p.beta) * np.exp(p.gamma * p.A @ opponent)) ** (1 / weight))
+
+
+def mirror_prox_one_call(p: Parts) -> Floats:
+    """Mirror prox that forgets to look ahead."""
+    return one_prox(p, p.pi, p.pi)
+
+
+def mirror_prox_two_steps(p: Parts) -> Floats:
+    """Mirror prox whose second step starts at the half point."""
+    half = one_prox(p, p.pi, p.pi)
+    return one_prox(p, half, half)
+
+
+def natural_pg_with_jacobian(p: Parts) -> Floats:
+    """Natural policy gradient with the softmax Jacobian left in."""
+    slope = p.A @ p.pi - p.beta * np.log(p.pi / p.rho)
+    return normalized(p.pi * np.exp(p.gamma * p.pi * (slope - p.pi @ slope)))
+
+
+def magnetic_without_shrinkage(p: Parts) -> Floats:
+    """Magnetic mirror descent without the division by 1 + γβ."""
+    return normalized(p.pi * p.rho ** (p.gamma * p.beta) * np.exp(p.gamma * p.A @ p.pi))
+
+
+def self_play_without_baseline(p: Parts) -> Floats:
+    """Self-play policy gradient without the subtracted mean."""
+    slope = p.A @ p.pi - p.beta * np.log(p.pi / p.rho)
+    return normalized(p.pi * np.exp(p.gamma * p.pi * slope))
+
+
+HAND_WRITTEN = {
+    "NashMD": [nash_md_arithmetic, nash_md_self_play, nash_md_from_the_policy],
+    "Extragradient": [extragradient_moving_regularizer, extragradient_from_the_half_point],
+    "NashMirrorProx": [mirror_prox_one_call, mirror_prox_two_steps],
+    "NaturalPG": [natural_pg_with_jacobian],
+    "MagneticMirrorDescent": [magnetic_without_shrinkage],
+    "SelfPlayPG": [self_play_without_baseline],
+}
+
+
+@pytest.mark.parametrize(("name", "mutant"), [(name, mutant) for name, some in HAND_WRITTEN.items() for mutant in some])
+def test_plausible_bugs_are_rejected(name: str, mutant: Callable[[Parts], Floats], family: Family, starts: Starts) -> None:
+    """The bugs that have been published, or nearly so, break the characterisation a thousandfold on every game."""
+    method = example(name)
+    for key, context, policy in situations(family, starts):
+        state = method.method.init(context, method.params, np.log(policy))
+        parts = Parts(policy, np.exp(context.log_reference), step_input(method), context.beta, context.payoff.matrix)
+        wrong = state._replace(logits=np.log(mutant(parts)))
+        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
+        assert residual > REJECTED, (key, residual)
+
+
+def test_a_stale_half_point_is_rejected(family: Family, starts: Starts) -> None:
+    """NashMirrorProx looking ahead from the policy of the step before (optimistic by mistake) breaks its characterisation."""
+    method, prox = example("NashMirrorProx"), nash_mirror_prox.prox
+    for key, context, policy in situations(family, starts):
+        stale, state = run_plain(method, context, policy, 1)
+        half = prox(stale.logits, context.payoff.matrix @ np.exp(stale.logits), context, step_input(method))
+        wrong = state._replace(logits=prox(state.logits, context.payoff.matrix @ np.exp(half), context, step_input(method)))
+        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
+        assert residual > REJECTED, (key, residual)
+
+
+# --- identities -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("explicit", "implicit"), [("NaturalPG", "MagneticMirrorDescent"), ("Extragradient", "NashMirrorProx")])
+def test_explicit_is_implicit(explicit: str, implicit: str, family: Family, starts: Starts) -> None:
+    """The explicit method at γ is the implicit one at γ/(1 - γβ), step for step; at the same γ it is another."""
+    for key, game in family.items():
+        gamma = 0.3
+        runs = [
+            nl.simulate(game, dynamics.build(name, step_size=step), 8, start=starts[key], equilibrium=False).log_policies
+            for name, step in ((explicit, gamma), (implicit, gamma / (1 - gamma * game.beta)), (implicit, gamma))
+        ]
+        scale = np.abs(runs[0]).max()  # type: ignore[arg-type]
+        np.testing.assert_allclose(runs[0], runs[1], rtol=0, atol=1e-13 * scale)
+        assert np.abs(runs[0] - runs[2]).max() > 1e-8 * scale  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("m", [1, 5])
+def test_nash_prox_with_refresh_is_proximal_pg(m: int, family: Family, starts: Starts) -> None:
+    """m steps of NashProx with a refresh every m are one step of ProximalPG with m inner steps."""
+    for key, game in family.items():
+        one = nl.simulate(game, dynamics.NashProx(0.6, 1.5, refresh_every=m), 3 * m, start=starts[key], equilibrium=False)
+        other = nl.simulate(game, dynamics.ProximalPG(1.5, 0.6, m), 3, start=starts[key], equilibrium=False)
+        np.testing.assert_allclose(one.final, other.final, rtol=1e-12)
+        np.testing.assert_array_equal(one.oracle_calls[-1], other.oracle_calls[-1])
+
+
+def test_nash_prox_that_copies_its_centre_has_no_pull(family: Family, starts: Starts) -> None:
+    """With averaging 1 the centre is the policy itself, so NashProx is SelfPlayPG."""
+    for key, game in family.items():
+        one = nl.simulate(game, dynamics.NashProx(0.4, averaging=1.0), 6, start=starts[key], equilibrium=False)
+        other = nl.simulate(game, dynamics.SelfPlayPG(0.4), 6, start=starts[key], equilibrium=False)
+        np.testing.assert_allclose(one.final, other.final, rtol=1e-12)
+
+
+def test_without_regularization_magnetic_is_multiplicative_weights(family: Family, starts: Starts) -> None:
+    """At β = 0, NaturalPG, MagneticMirrorDescent, NashMD and MultiplicativeWeights are one method."""
+    game = family["transitive-cyclic"].with_beta(0.0)
+    names = ("NaturalPG", "MagneticMirrorDescent", "NashMD", "MultiplicativeWeights")
+    finals = [
+        nl.simulate(game, dynamics.build(n, step_size=0.2), 5, start=starts["transitive-cyclic"], equilibrium=False).final
+        for n in names
+    ]
+    for other in finals[1:]:
+        np.testing.assert_allclose(other, finals[0], rtol=1e-13)
+
+
+def test_self_play_pg_keeps_the_sum_of_logits(family: Family, starts: Starts) -> None:
+    """1ᵀJ = 0: the sum of the logits never changes along SelfPlayPG."""
+    game = family["random"]
+    run = nl.simulate(game, dynamics.SelfPlayPG(0.3), 500, start=starts["random"], equilibrium=False)
+    np.testing.assert_allclose(run.parameters.sum(axis=-1), np.log(starts["random"]).sum(axis=-1), rtol=1e-13)
+
+
+# --- proven rates ---------------------------------------------------------------------------------------------------------
+
+PROVEN: dict[str, tuple[Callable[[float], float], Callable[[float, float], float]]] = {
+    "ProximalPoint": (lambda beta: np.inf, lambda gamma, beta: 1 / (1 + gamma * beta)),
+    "NashMirrorProx": (lambda beta: 2 * (beta + (1 + beta**2) ** 0.5), lambda gamma, beta: 1 / (1 + gamma * beta)),
+    "Extragradient": (lambda beta: 1 / (beta + 0.5), lambda gamma, beta: 1 - gamma * beta),
+    "MagneticMirrorDescent": (lambda beta: 4 * beta, lambda gamma, beta: 1 / (1 + gamma * beta)),
+    "NaturalPG": (lambda beta: 4 * beta / (1 + 4 * beta**2), lambda gamma, beta: 1 - gamma * beta),
+}
+
+
+def excess_over_rate(kl: Floats, steps: Floats, factor: float) -> float:
+    """Largest ratio of KL to factor^K KL_0 over runs and records while the bound is above rounding."""
+    bound = kl[:, :1] * factor**steps
+    seen = bound > 1e-19
+    return float((kl / bound)[seen].max())
+
+
+def test_every_method_with_a_factor_is_in_the_table(family: Family) -> None:
+    """A method that claims a factor at its safe step is checked below, and no other."""
+    game = family["random"]
+    claiming = set()
+    for name in METHODS:
+        method = dynamics.build(name).resolve(game.contexts)
+        range_ = method.method.proven(game.contexts[0], method.params, method.step_size)
+        if range_ is not None and range_.factor is not None:
+            claiming.add(name)
+    assert claiming == set(PROVEN)
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_proven_ranges_are_those_of_the_theory(name: str, family: Family) -> None:
+    """Largest step and factor are the theory's formulas; beyond the range no factor is claimed."""
+    largest, factor = PROVEN[name]
+    method = dynamics.get(name).method
+    for game in family.values():
+        limit = largest(game.beta)
+        for gamma in (min(limit, 5.0), min(limit, 5.0) / 3):
+            found = method.proven(game.contexts[0], _spec.NoParams(), gamma)
+            assert found.largest == pytest.approx(limit, rel=1e-14) and found.factor == pytest.approx(
+                factor(gamma, game.beta), rel=1e-14
+            )
+        assert np.isinf(limit) or method.proven(game.contexts[0], _spec.NoParams(), 1.01 * limit).factor is None
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_proven_rates_hold_and_are_tight(
+    name: str, family: Family, starts: Starts, equilibrium_of: Callable[..., nl.Equilibrium]
+) -> None:
+    """KL(π*‖π_K) ≤ factor^K KL(π*‖π_0) along every run at the largest step and a third of it; twice the progress is refused."""
+    worst, wrong = 0.0, 0.0
+    for key, game in family.items():
+        for gamma in (min(PROVEN[name][0](game.beta), 5.0) * share for share in (1.0, 1 / 3)):
+            method = dynamics.build(name, **{dynamics.get(name).method.scheduled: gamma})
+            run = nl.simulate(game, method, 60, start=starts[key], equilibrium=equilibrium_of(game), record_every=1)
+            factor = PROVEN[name][1](gamma, game.beta)
+            assert run.proven_factor == pytest.approx(factor, rel=1e-14)
+            worst = max(worst, excess_over_rate(run.kl, run.steps, factor))
+            wrong = max(wrong, excess_over_rate(run.kl, run.steps, factor**2))
+    assert worst <= 1 + 1e-9
+    assert wrong > 1.05
+
+
+def rate_at(name: str, step: Callable[..., Any], gamma: float, beta: float, factor: float, start: Floats) -> float:
+    """Excess over a rate on rock–paper–scissors with certain votes, whose equilibrium is uniform, for any step function."""
+    game = nl.games.rock_paper_scissors(0.5, beta=beta)
+    method = _spec.Dynamics(_spec.Method(name, step), step_size=gamma)
+    run = nl.simulate(game, method, 50, start=start, compiled=False, record_every=1)
+    return excess_over_rate(run.kl, run.steps, factor)
+
+
+NEAR = np.array([0.34, 0.33, 0.33])
+FAR = np.array([0.9, 0.08, 0.02])
+
+
+def test_steps_beyond_the_range_break_the_rate() -> None:
+    """Mutants known to fail, β = 0.01, rock–paper–scissors: mirror prox at γ = 4, magnetic at γ = 16β; in range they hold."""
+    beta = 0.01
+    for name, good, bad in (("NashMirrorProx", 2.0, 4.0), ("MagneticMirrorDescent", 4 * beta, 16 * beta)):
+        step = dynamics.get(name).method.step
+        assert max(rate_at(name, step, good, beta, 1 / (1 + good * beta), s) for s in (NEAR, FAR)) <= 1 + 1e-9
+        assert max(rate_at(name, step, bad, beta, 1 / (1 + bad * beta), s) for s in (NEAR, FAR)) > 1.001
+
+
+def test_the_regularizer_at_the_half_point_breaks_the_rate() -> None:
+    """Mutant known to fail: Extragradient with the regularizer at θ′, from β = 0.16."""
+
+    def wrong(state: Any, context: Context, step_size: float, params: Any) -> Any:
+        parts = Parts(np.exp(log_policy(state)), np.exp(context.log_reference), step_size, context.beta, context.payoff.matrix)
+        return _spec.LogPolicy(np.log(extragradient_moving_regularizer(parts)))
+
+    beta = 1.0
+    gamma = 1 / (beta + 0.5)
+    right = dynamics.get("Extragradient").method.step
+    assert rate_at("Extragradient", right, gamma, beta, 1 - gamma * beta, NEAR) <= 1 + 1e-9
+    assert rate_at("Mutant", wrong, gamma, beta, 1 - gamma * beta, NEAR) > 1.001
+
+
+def test_nash_md_rate(family: Family, starts: Starts, equilibrium_of: Callable[..., nl.Equilibrium]) -> None:
+    """With γ_t = 2/(β(t + 2)): KL(π*‖π_{t+1}) ≤ 1/(2β²(t + 2)) (Munos et al., theorem 1)."""
+    for key, game in family.items():
+        method = dynamics.NashMD(nl.schedules.inverse_time(2 / game.beta, 2))
+        run = nl.simulate(game, method, 300, start=starts[key], equilibrium=equilibrium_of(game), record_every=1)
+        assert (run.kl[:, 1:] <= 1 / (2 * game.beta**2 * (run.steps[1:] + 1))).all(), key
+
+
+def test_average_of_multiplicative_weights(family: Family) -> None:
+    """E_0 of the average of π_0 … π_{T-1} is at most log n/(γT) + γ/8 from uniform, while the last iterate spirals out."""
+    T, gamma = 400, 0.4
+    for game in family.values():
+        if not game.batched:
+            run = nl.simulate(
+                game, dynamics.MultiplicativeWeights(gamma), T - 1, start="uniform", equilibrium=False, record_every=1
+            )
+            average = np.exp(run.log_policies[0]).mean(axis=0)  # type: ignore[index]
+            assert (game.advantages @ average).max() <= np.log(game.n) / (gamma * T) + gamma / 8
+    cycle = nl.games.rock_paper_scissors(0.5, beta=0.0)
+    spiral = nl.simulate(cycle, dynamics.MultiplicativeWeights(gamma), 100, start=[0.4, 0.35, 0.25], record_every=1)
+    assert (np.diff(spiral.kl[0]) > 0).all()
+
+
+def test_proximal_point_without_regularization(starts_of: Callable[[nl.PreferenceGame], Floats]) -> None:
+    """At β = 0 KL(π*‖π_k) never increases along ProximalPoint and the gap goes to 0."""
+    game = nl.games.rock_paper_scissors(0.5, bias=-0.3, beta=0.0)
+    run = nl.simulate(game, dynamics.ProximalPoint(20.0), 60, start=starts_of(game), record_every=1)
+    assert (np.diff(run.kl, axis=-1) <= 1e-14).all() and (run.gap0[:, -1] < 1e-8).all()
+
+
+def test_self_play_pg_default_step_is_the_proven_one(family: Family) -> None:
+    """γ₀ = β/(1/2 + β√(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ); one proven step decreases Φ (theory, section 6)."""
+    for game in family.values():
+        expected = min(
+            game.beta / (0.5 + game.beta * (1 + 1 / (2 * game.beta) + np.log(1 / rho.min())) ** 0.5) ** 2
+            for rho in game.reference.reshape(-1, game.n)
+        )
+        assert dynamics.SelfPlayPG().resolve(game.contexts).step_size == pytest.approx(expected, rel=1e-12)
+
+
+# --- schedules ------------------------------------------------------------------------------------------------------------
+
+
+def test_schedules_are_their_formulas() -> None:
+    """inverse_time is c/(t + t0); two_stage switches at its step; both read back from what they print."""
+    inverse, two = nl.schedules.inverse_time(3.0, 2.0), nl.schedules.two_stage(1.0, 0.25, 3)
+    assert [inverse(t) for t in range(3)] == [1.5, 1.0, 0.75]
+    assert [two(t) for t in range(5)] == [1.0, 1.0, 1.0, 0.25, 0.25]
+    for schedule in (inverse, two, nl.schedules.inverse_time(1 / 3, 7)):
+        again = nl.schedules.parse(str(schedule))
+        assert [again(t) for t in range(9)] == pytest.approx([schedule(t) for t in range(9)], rel=1e-5)
+    assert nl.schedules.parse("inverse-time:3")(1) == 1.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["inverse-time:", "inverse-time:1,2,3", "two-stage:1,2", "cosine:1", "0.1", "two-stage:1,0.1,2.5", "inverse-time:-1,1"],
+)
+def test_bad_schedules_are_refused(text: str) -> None:
+    """What is no schedule is refused with what would be one."""
+    with pytest.raises(InputError):
+        nl.schedules.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda t: -1.0 if t == 3 else 1.0, "step_size is -1.0 at step 3"),
+        (lambda t: float("nan"), "step_size is nan at step 0"),
+        (lambda t: [1.0, 2.0], r"not an array of shape \(2,\)"),
+        (lambda t: "fast", "must return one number"),
+        (lambda t: None if t == 1 else 1.0, "must return one number|must be finite"),
+    ],
+)
+def test_a_schedule_that_returns_nonsense_is_refused(schedule: Callable[[int], Any], message: str, family: Family) -> None:
+    """Values of a callable step size are checked before the run, naming the step."""
+    with pytest.raises(InputError, match=message):
+        nl.simulate(family["random"], dynamics.NashMirrorProx(schedule), 5, equilibrium=False)
+
+
+def test_a_schedule_is_what_the_steps_receive(family: Family, starts: Starts) -> None:
+    """A run with a schedule is the plain steps with γ_0, γ_1, …; ProximalPG counts inner steps over the whole run."""
+    game, context = family["random"], family["random"].contexts[0]
+    schedule, start = nl.schedules.inverse_time(2.0, 3.0), starts["random"][0]
+    state = _spec.LogPolicy(np.log(start))
+    for t in range(4):
+        state = dynamics.get("SelfPlayPG").method.step(state, context, 2.0 / (t + 3.0), None)
+    run = nl.simulate(game, dynamics.SelfPlayPG(schedule), 4, start=start, equilibrium=False)
+    np.testing.assert_allclose(run.final[0], np.exp(log_policy(state)), rtol=1e-12)  # type: ignore[index]
+    nested = nl.simulate(game, dynamics.ProximalPG(1.0, schedule, 2), 2, start=start, equilibrium=False)
+    nash_prox = nl.simulate(game, dynamics.NashProx(schedule, 1.0, refresh_every=2), 4, start=start, equilibrium=False)
+    np.testing.assert_allclose(nested.final, nash_prox.final, rtol=1e-12)
+
+
+# --- methods from outside -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A copy of the registry that the test may change."""
+    copy = dict(_spec._REGISTRY)
+    monkeypatch.setattr(_spec, "_REGISTRY", copy)
+    return copy
+
+
+def towards_reference(state: Any, context: Context, step_size: float, params: Any) -> Any:
+    """A user's method: walk straight to the reference in log space."""
+    return _spec.LogPolicy(state.logits + step_size * (context.log_reference - state.logits))
+
+
+def dictionary_step(state: Any, context: Context, step_size: float, params: Any) -> Any:
+    """A user's method that no compiler takes."""
+    held: dict[str, Any] = {"state": state, "words": ["no", 1]}
+    return towards_reference(held["state"], context, step_size, params)
+
+
+USER = _spec.Method("UserMethod", towards_reference, safe_step=lambda context, params: 0.5)
+OPAQUE = _spec.Method("Opaque", dictionary_step, compiled=False)
+
+
+def test_register_makes_a_method_known(registry: dict[str, Any], family: Family) -> None:
+    """A registered factory is found by name, listed, built with its parameters, and suggested for a typo."""
+
+    @dynamics.register(USER)
+    def UserMethod(step_size: float | None = None) -> dynamics.Dynamics:
+        return dynamics.Dynamics(USER, step_size=step_size)
+
+    assert "UserMethod" in dynamics.names() and dynamics.get("UserMethod") is UserMethod
+    assert dynamics.build("UserMethod", step_size=0.25).step_size == 0.25
+    run = nl.simulate(family["random"], "UserMethod", 4, start="uniform", equilibrium=False)
+    assert run.params == {"step_size": 0.5}
+    with pytest.raises(UnknownNameError, match="did you mean 'UserMethod'"):
+        dynamics.get("UserMethd")
+
+
+def test_register_refuses_duplicates(registry: dict[str, Any]) -> None:
+    """A name that is taken, and a factory named otherwise than its method, are refused."""
+
+    def SelfPlayPG() -> Any: ...
+
+    with pytest.raises(InputError, match="'SelfPlayPG' is registered already, from nlhfsim.dynamics.self_play_pg"):
+        dynamics.register(_spec.Method("SelfPlayPG", towards_reference))(SelfPlayPG)
+    with pytest.raises(InputError, match="the factory is called 'SelfPlayPG', must be called 'Other'"):
+        dynamics.register(_spec.Method("Other", towards_reference))(SelfPlayPG)
+    assert dynamics.get("SelfPlayPG") is dynamics.SelfPlayPG
+
+
+@pytest.mark.parametrize(("method", "compiled"), [(USER, True), (USER, False), (OPAQUE, True)])
+def test_an_unregistered_method_works(method: _spec.Method, compiled: bool, family: Family, starts: Starts) -> None:
+    """A Method made by hand runs without registration, also one that cannot be compiled, and does what it says."""
+    run = nl.simulate(
+        family["random"],
+        dynamics.Dynamics(method, step_size=0.5),
+        2,
+        start=starts["random"],
+        equilibrium=False,
+        compiled=compiled,
+    )
+    assert run.compiled is (compiled and method.compiled)
+    rho, start = family["random"].reference, starts["random"]
+    expected = start**0.25 * rho**0.75
+    np.testing.assert_allclose(run.final, expected / expected.sum(axis=-1, keepdims=True), rtol=1e-12)
+
+
+def test_a_bare_method_takes_its_safe_step_or_says_it_has_none(family: Family) -> None:
+    """Without a step size the safe step is taken; a method that names none says so."""
+    assert nl.simulate(family["random"], USER, 1, start="uniform", equilibrium=False).params == {"step_size": 0.5}
+    with pytest.raises(InputError, match="step_size of Opaque must be given"):
+        nl.simulate(family["random"], OPAQUE, 1, equilibrium=False)
+
+
+def test_unregistered_methods_are_compared(family: Family, starts: Starts) -> None:
+    """compare takes unregistered methods, compiled or not, beside registered ones, and tunes them."""
+    methods = [dynamics.Dynamics(OPAQUE, step_size=0.5), USER, "NashMirrorProx"]
+    table = nl.compare(family["random"], methods, oracle_calls=20, step_sizes=[0.1, 1.0], start=starts["random"][0])
+    assert [row["dynamics"] for row in table.rows] == ["Opaque", "UserMethod", "NashMirrorProx"]
+    assert [row["steps"] for row in table.rows] == [20, 20, 10]
+
+
+@pytest.mark.parametrize("wrong", [3.0, None, dict, "SelfPlay"])
+def test_what_is_no_method_is_refused(wrong: Any, family: Family) -> None:
+    """Anything else is refused with an example, a misspelt name with the nearest one."""
+    with pytest.raises(InputError, match="method"):
+        nl.simulate(family["random"], wrong, 1)
+
+
+def test_unknown_method_is_suggested() -> None:
+    """A near miss names the method meant."""
+    with pytest.raises(UnknownNameError, match="did you mean 'NashMirrorProx'"):
+        dynamics.get("nashmirorprox")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"averaging": 0.1, "refresh_every": 3}, "not both"),
+        ({"averaging": 0.0}, "averaging = 0 must be above 0"),
+        ({"averaging": 1.5}, "averaging = 1.5 must lie between"),
+        ({"refresh_every": 0}, "refresh_every = 0 must be at least 1"),
+        ({"proximal_step": -1.0}, "proximal_step = -1 must be positive"),
+    ],
+)
+def test_nash_prox_refuses_bad_parameters(parameters: dict[str, Any], message: str) -> None:
+    """Each parameter of NashProx has its range, and only one way to follow may be chosen."""
+    with pytest.raises(InputError, match=message):
+        dynamics.NashProx(step_size=0.1, **parameters)
+
+
+def test_proven_range_warning_is_a_nlhfsim_warning() -> None:
+    """The warning that this module ignores can be filtered as one family."""
+    assert issubclass(ProvenRangeWarning, nl.errors.NlhfsimWarning)
