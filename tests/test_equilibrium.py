@@ -342,7 +342,7 @@ FACES: dict[str, tuple[Floats, int, Floats | None]] = {
 }
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-10])
 @pytest.mark.parametrize("name", FACES)
 def test_the_set_of_equilibria_has_its_dimension(name: str, scale: float) -> None:
     """Dimension of the face and its centre on games built to have them; margins of any size."""

@@ -263,6 +263,20 @@ def test_default_steps_do_not_warn(name: str) -> None:
             nl.simulate(nl.games.random_game(4, 1, beta=beta), name, 1)
 
 
+def test_the_narrowest_context_decides(two: nl.PreferenceGame) -> None:
+    """With contexts the proven range is the smallest over them, and the factor the slowest."""
+
+    def proven(context: Any, params: Any, step_size: float) -> _spec.ProvenRange:
+        least = float(np.exp(context.log_reference.min()))
+        return _spec.ProvenRange(least, "some theorem", 1 - least)
+
+    method = _spec.Method("Named", dynamics.get("NashMD").method.step, proven=proven)
+    with pytest.warns(ProvenRangeWarning, match=r"step_size = 0.3 is outside the range \(0, 0.2\].*some theorem"):
+        run = nl.simulate(two, _spec.Dynamics(method, step_size=0.3), 1, start=[0.7, 0.3])
+    assert run.proven_factor == pytest.approx(0.8)
+    assert nl.simulate(two, _spec.Dynamics(method, step_size=0.1), 1, start=[0.7, 0.3]).proven_factor == pytest.approx(0.8)
+
+
 # --- divergence -----------------------------------------------------------------------------------------------------------
 
 

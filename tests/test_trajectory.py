@@ -97,7 +97,6 @@ def broken_files(folder: Path, good: Path) -> dict[str, Path]:
     archives: dict[str, dict[str, Any]] = {
         "foreign": {"x": np.zeros(3)},
         "no arrays": {"about": json.dumps(about)},
-        "other format": {"about": json.dumps(about | {"format": "nlhfsim-trajectory-0"})},
         "no json": {"about": "hello"},
         "a list": {"about": "[1, 2]"},
         "strange group": {"about": json.dumps(about), "strange.x": np.zeros(2)},
@@ -105,6 +104,11 @@ def broken_files(folder: Path, good: Path) -> dict[str, Path]:
     for name, arrays in archives.items():
         found[name] = folder / f"{name}.npz"
         np.savez(found[name], **arrays)
+    with np.load(good) as stored:
+        kept = {name: stored[name] for name in stored.files}
+    changed = json.loads(str(kept.pop("about"))) | {"format": "nlhfsim-trajectory-0"}
+    found["another format"] = folder / "another format.npz"
+    np.savez(found["another format"], about=json.dumps(changed), **kept)
     found["npy"] = folder / "plain.npy"
     np.save(found["npy"], np.zeros(3))
     found["pickle"] = folder / "pickle.npz"
