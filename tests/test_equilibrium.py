@@ -15,7 +15,10 @@ from scipy.optimize import brentq, linprog
 
 import nlhfsim as nl
 from nlhfsim import equilibrium as module
+from nlhfsim import solvers
 from nlhfsim.errors import InputError, UnknownNameError
+from nlhfsim.solvers import interior_point as interior_point_module
+from nlhfsim.solvers import newton as newton_module
 
 mp = oracles.mp
 Floats = npt.NDArray[np.float64]
@@ -173,7 +176,7 @@ def test_certificates_of_wrong_policies_are_accurate(distance: float, game: nl.P
     rng = np.random.default_rng(0)
     logs = nl.solve(game).log_policy + distance * rng.standard_normal(game.policy_shape)
     logs = logs - np.log(np.exp(logs).sum(axis=-1, keepdims=True))
-    answers = [module._Answer(row, "by hand", "optimal") for row in logs.reshape(game.n_contexts, game.n)]
+    answers = [solvers.Answer(row, "by hand", "optimal") for row in logs.reshape(game.n_contexts, game.n)]
     found = module._assemble(game, answers)
     exploitabilities, residual = textbook_certificates(game, logs)
     slack = 1e-10 + 10 * allowed(game.beta) / distance
@@ -188,7 +191,7 @@ def test_status_follows_from_the_policy_alone(exponent: float, seed: int, beta: 
     game = biased_cycle(beta)
     logs = nl.solve(game).log_policy + 10**exponent * np.random.default_rng(seed).standard_normal(3)
     logs = logs - np.log(np.exp(logs).sum())
-    found = module._assemble(game, [module._Answer(logs, "liar", "optimal")])
+    found = module._assemble(game, [solvers.Answer(logs, "liar", "optimal")])
     (exploitability,), residual = textbook_certificates(game, logs)
     if residual > 1.1 * allowed(beta) + 4 * EPS / beta:
         assert found.status != "certified"
@@ -203,7 +206,7 @@ def test_status_without_regularization(gap: float, status: str) -> None:
     """At β = 0 the exploitability alone decides: a policy that loses 1e-11 is not certified."""
     game = nl.games.rock_paper_scissors(0.5, beta=0.0)
     policy = np.full(3, 1 / 3) + 2 * gap * np.array([1, -1, 0])
-    found = module._assemble(game, [module._Answer(np.log(policy), "liar", "optimal", 0)])
+    found = module._assemble(game, [solvers.Answer(np.log(policy), "liar", "optimal", 0)])
     assert found.exploitability == pytest.approx((game.advantages @ policy).max(), rel=1e-4)
     assert found.status == status and found.kl_bound is None and found.residual is None
     assert found.unique is (None if status == "failed" else True)
@@ -213,7 +216,7 @@ def test_the_worst_context_gives_the_status() -> None:
     """One wrong context out of two makes the whole equilibrium failed, and names both solvers."""
     game = nl.PreferenceGame(np.stack([biased_cycle(0.1).preferences] * 2), 0.1)
     right = nl.solve(game).log_policy
-    answers = [module._Answer(right[0], "good", "fine"), module._Answer(np.log([0.98, 0.01, 0.01]), "bad", "optimal")]
+    answers = [solvers.Answer(right[0], "good", "fine"), solvers.Answer(np.log([0.98, 0.01, 0.01]), "bad", "optimal")]
     found = module._assemble(game, answers)
     assert found.status == "failed" and found.method == "good, bad" and found.solver_status == "fine, optimal"
     assert found.unique is None and found.face_dimension is None
@@ -222,7 +225,7 @@ def test_the_worst_context_gives_the_status() -> None:
 def test_nan_is_never_certified() -> None:
     """A solver that returns NaN is failed, at β > 0 and β = 0."""
     for beta in (0.1, 0.0):
-        found = module._assemble(biased_cycle(beta), [module._Answer(np.full(3, np.nan), "broken", "optimal")])
+        found = module._assemble(biased_cycle(beta), [solvers.Answer(np.full(3, np.nan), "broken", "optimal")])
         assert found.status == "failed"
 
 
@@ -233,6 +236,7 @@ def test_a_broken_newton_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.asarray(context.log_reference), "newton: converged, honestly"
 
     monkeypatch.setattr(module, "newton", lazy)
+    monkeypatch.setattr(newton_module, "newton", lazy)
     game = biased_cycle(0.01)
     assert nl.solve(game, "newton").status == "failed"
     fallback = nl.solve(game, "auto")
@@ -243,8 +247,8 @@ def test_a_broken_newton_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_broken_interior_point_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the central path stops early, the certificate says so."""
-    real = module._central_path
-    monkeypatch.setattr(module, "_central_path", lambda matrix, max_iterations=100: real(matrix, 2))
+    real = interior_point_module._central_path
+    monkeypatch.setattr(interior_point_module, "_central_path", lambda matrix, max_iterations=100: real(matrix, 2))
     found = nl.solve(nl.games.random_game(9, 1, beta=0.0))
     assert found.status == "failed" and found.unique is None
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_distribution
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import kl_log, log_softmax, safe_log
+from nlhfsim.simplex import kl_log, log_softmax, safe_log, span
 
 
 def log_best_response(context: Context, log_policy: Array) -> Array:
@@ -30,6 +30,11 @@ def context_gap0(context: Context, log_policy: Array) -> Array:
     """Return the unregularized exploitability ``E_0(μ) = max_y (Aμ)_y`` in one context, never negative."""
     # (Aμ) averages to zero under μ, so its maximum is at least zero; rounding may say otherwise.
     return np.asarray(np.maximum(advantage(context.payoff, np.exp(log_policy)).max(axis=-1), 0.0))
+
+
+def log_ratio_residual(context: Context, log_policy: Array) -> float:
+    """Return ``‖log μ - log BR(μ)‖_sp`` of one log-policy ``(n,)`` in a context with β > 0; 0 exactly at π*."""
+    return float(span(log_policy - log_best_response(context, log_policy)))
 
 
 def exploitability_by_context(game: PreferenceGame, log_policy: Array, *, regularized: bool = True) -> Array:
