@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import Plan, execute, in_proven_range, solved_target
+from nlhfsim.simulate import Plan, execute, in_proven_range, solved_target, warn_flat
 from nlhfsim.trajectory import Trajectory
 
 DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
@@ -114,10 +114,10 @@ def tune(
     game : PreferenceGame
         The game.
     method : Dynamics, factory or str
-        The method; parameters that the grid does not name stay as they are.
+        The method; parameters that the grid does not name stay as they are in an instance, at their defaults in a bare method.
     grid : array_like or mapping, optional
         Step sizes, or values for several parameters by name (their product is tried). Default: step sizes from 0.01 to 100,
-        six a decade, times the values that the method names for its other parameters.
+        six a decade; for a bare method times the values that its metadata names for other parameters.
     oracle_calls : int
         Budget of every grid point.
     metric : str
@@ -141,13 +141,10 @@ def tune(
     """
     ensure_choice("metric", metric, METRICS)
     settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, solved_target(game, equilibrium))
-    dynamics = as_dynamics(method)
-    return _tune(settings, dynamics, default_grid(dynamics) if grid is None else grid, metric)
-
-
-def default_grid(dynamics: Dynamics) -> dict[str, Sequence[Any]]:
-    """Return the grid of a method when none is given: `DEFAULT_GRID` times what the method's metadata names."""
-    return {dynamics.method.scheduled: DEFAULT_GRID, **(dynamics.method.tuning or {})}
+    contestant = _contestant(method)
+    tuning = _tune(settings, contestant, contestant.default_grid() if grid is None else grid, metric)
+    warn_flat(tuning.trajectory)
+    return tuning
 
 
 def compare(
@@ -203,26 +200,43 @@ def compare(
     chosen = [methods] if isinstance(methods, (str, Dynamics)) else list(methods)
     if not chosen:
         raise InputError("methods is empty, must name at least one method")
-    contestants = [as_dynamics(method) for method in chosen]
+    contestants = [_contestant(method) for method in chosen]
     target = solved_target(game, equilibrium)
     settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, target)
     for contestant in contestants:
-        settings.steps(contestant)
+        settings.steps(contestant.dynamics)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
-        ensure_choice("step_sizes", name, {*names(), *(contestant.name for contestant in contestants)})
+        ensure_choice("step_sizes", name, {*names(), *(contestant.dynamics.name for contestant in contestants)})
     tunings: list[Tuning | None] = []
     trajectories, rows = [], []
     for contestant in contestants:
         grid = _grid_for(contestant, step_sizes)
         if grid is None:
-            tuning, best, trajectory = None, contestant, settings.run(contestant)
+            tuning, best, trajectory = None, contestant.dynamics, settings.run(contestant.dynamics)
         else:
             tuning = _tune(settings, contestant, grid, metric)
             best, trajectory = tuning.best, tuning.trajectory
         tunings.append(tuning)
         trajectories.append(trajectory)
         rows.append(_row(game, best, trajectory, tuning))
+    warn_flat(trajectories[0])
     return Comparison(tuple(rows), tuple(trajectories), tuple(tunings), target)
+
+
+class _Contestant(NamedTuple):
+    """A method to compare, and whether the caller fixed none of its parameters."""
+
+    dynamics: Dynamics
+    bare: bool
+
+    def default_grid(self) -> dict[str, Sequence[Any]]:
+        """Return the grid when none is given: `DEFAULT_GRID`, for a bare method times what its metadata names."""
+        method = self.dynamics.method
+        return {method.scheduled: DEFAULT_GRID, **(method.tuning or {} if self.bare else {})}
+
+
+def _contestant(method: Any) -> _Contestant:
+    return _Contestant(as_dynamics(method), not isinstance(method, Dynamics))
 
 
 @dataclass(frozen=True)
@@ -270,16 +284,15 @@ def _ensure_budget(oracle_calls: Any) -> int:
     return ensure_integer("oracle_calls", oracle_calls, 1)
 
 
-def _grid_for(contestant: Dynamics, step_sizes: Any) -> Any:
+def _grid_for(contestant: _Contestant, step_sizes: Any) -> Any:
     """Return the grid that a method is to be tuned on, None if it runs as given."""
     if isinstance(step_sizes, str):
         ensure_choice("step_sizes", step_sizes, ("default",))
-        return default_grid(contestant)
+        return contestant.default_grid()
+    unnamed = contestant.default_grid() if contestant.dynamics.step_size is None else None
     if isinstance(step_sizes, Mapping):
-        return step_sizes.get(contestant.name, None if contestant.step_size is not None else default_grid(contestant))
-    if step_sizes is not None:
-        return step_sizes
-    return default_grid(contestant) if contestant.step_size is None else None
+        return step_sizes.get(contestant.dynamics.name, unnamed)
+    return unnamed if step_sizes is None else step_sizes
 
 
 def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
@@ -299,21 +312,24 @@ def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
     return [dict(zip(axes, values)) for values in product(*axes.values())]
 
 
-def _instance(dynamics: Dynamics, point: dict[str, Any]) -> Dynamics:
+def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
     """Return the method at a grid point; parameters beside the step size are validated by the method's factory."""
-    scheduled = dynamics.method.scheduled
+    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled
     if set(point) == {scheduled}:
         step = point[scheduled]
         return dynamics.with_step(step if callable(step) else ensure_positive(f"grid: {scheduled}", step))
-    given = {scheduled: dynamics.step_size} | dict(dynamics.given)
-    if {"averaging", "refresh_every"} & set(point):
-        given = {name: value for name, value in given.items() if name not in ("averaging", "refresh_every")}
+    if dynamics.name not in names():
+        raise InputError(
+            f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only {scheduled} can be tuned"
+        )
+    given = {} if contestant.bare else {scheduled: dynamics.step_size} | dict(dynamics.given)
     return build(dynamics.name, **(given | point))
 
 
-def _tune(settings: _Settings, dynamics: Dynamics, grid: Any, metric: str) -> Tuning:
+def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) -> Tuning:
+    dynamics = contestant.dynamics
     points = _points(dynamics, grid)
-    instances = [_instance(dynamics, point) for point in points]
+    instances = [_instance(contestant, point) for point in points]
     finished = [settings.run(instance, keep=False) for instance in instances]
     ranks = [_rank(trajectory, metric) for trajectory in finished]
     best = min(range(len(points)), key=ranks.__getitem__)

@@ -69,7 +69,8 @@ def simulate(
     start : array_like, str or Trajectory, optional
         ``"reference"`` (default), ``"uniform"``, ``"random"`` (uniform on the simplex, another one each run and context), a
         policy with full support of shape `game.policy_shape`, one policy a run of shape ``(runs, *game.policy_shape)``, or a
-        Trajectory, which is continued bit for bit as if it had never stopped.
+        Trajectory, which is continued bit for bit as if it had never stopped (a schedule of your own must be the same function as
+        before: only its name can be compared).
     record_every : int or sequence of int, optional
         Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
     keep_policies : "all", "final" or False
@@ -122,7 +123,7 @@ def simulate(
     )
     trajectory = execute(plan, start)
     if not isinstance(start, Trajectory):
-        _warn_flat(trajectory)
+        warn_flat(trajectory)
     return trajectory
 
 
@@ -430,7 +431,8 @@ def _equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
     return notes
 
 
-def _warn_flat(trajectory: Trajectory) -> None:
+def warn_flat(trajectory: Trajectory) -> None:
+    """Warn if a run starts at the equilibrium, so that its curves show nothing."""
     at = [run for run in range(trajectory.runs) if trajectory.kl[run, 0] < _AT_EQUILIBRIUM]
     if at:
         who = "the start is" if trajectory.runs == 1 else f"the start of {len(at)} of {trajectory.runs} runs is"

@@ -140,13 +140,39 @@ def test_values_of_the_grid_are_those_of_the_metric(ties: nl.PreferenceGame) -> 
 
 
 def test_several_parameters_are_tuned_together(cycle: nl.PreferenceGame) -> None:
-    """The product of the values is tried; a way to follow that the grid names replaces the instance's own; the rest stays."""
+    """The product of the values is tried; what an instance fixes and the grid does not name stays."""
     grid = {"step_size": [0.2, 0.5], "refresh_every": [1, 4, 8]}
-    tuning = nl.tune(cycle, dynamics.NashProx(proximal_step=3.0, averaging=0.3), grid, oracle_calls=40, start=START)
+    tuning = nl.tune(cycle, dynamics.NashProx(proximal_step=3.0, refresh_every=2), grid, oracle_calls=40, start=START)
     assert [(p["step_size"], p["refresh_every"]) for p in tuning.grid] == [(s, m) for s in (0.2, 0.5) for m in (1, 4, 8)]
     assert tuning.best.parameters["proximal_step"] == 3.0 and "averaging" not in tuning.best.parameters
     best = min(tuning.grid, key=lambda point: point["value"])
     assert {name: tuning.best.parameters[name] for name in grid} == {name: best[name] for name in grid}
+
+
+def test_a_bare_method_is_tuned_in_all_its_parameters(cycle: nl.PreferenceGame) -> None:
+    """Without a grid a name is tuned on what its metadata names too; an instance keeps what its caller chose."""
+    bare = nl.tune(cycle, "NashProx", oracle_calls=10, start=START)
+    assert {point["proximal_step"] for point in bare.grid} == set(dynamics.NashProx.method.tuning["proximal_step"])
+    fixed = nl.tune(cycle, dynamics.NashProx(proximal_step=7.0, refresh_every=5), oracle_calls=10, start=START)
+    assert len(fixed.grid) < len(bare.grid)
+    assert fixed.best.parameters["proximal_step"] == 7.0 and fixed.best.parameters["refresh_every"] == 5
+    with pytest.raises(InputError, match="not both"):
+        nl.tune(cycle, dynamics.NashProx(averaging=0.3), {"refresh_every": [1, 4]}, oracle_calls=10, start=START)
+
+
+def test_comparing_from_the_equilibrium_is_said(cycle: nl.PreferenceGame) -> None:
+    """A comparison whose runs start at the equilibrium shows nothing, and says so."""
+    for call in (nl.compare, nl.tune):
+        with pytest.warns(nl.errors.EquilibriumStartWarning, match="show nothing"):
+            call(nl.games.rock_paper_scissors(), "NashMD", oracle_calls=10)  # type: ignore[operator]
+
+
+def test_an_unregistered_method_is_tuned_in_its_step_only(cycle: nl.PreferenceGame) -> None:
+    """Other parameters need the factory of a registered method; the message says so."""
+    mine = dynamics.Method(name="Mine", step=dynamics.NaturalPG.method.step, compiled=False)
+    assert nl.tune(cycle, mine, [0.1, 0.2], oracle_calls=10, start=START).best.name == "Mine"
+    with pytest.raises(InputError, match="only step_size can be tuned"):
+        nl.tune(cycle, mine, {"step_size": [0.1], "pull": [1.0]}, oracle_calls=10, start=START)
 
 
 def test_schedules_can_be_tuned(cycle: nl.PreferenceGame) -> None:

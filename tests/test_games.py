@@ -399,3 +399,25 @@ def test_unknown_names_are_refused_with_a_suggestion():
         games.named("cyclic-tournament", n=5, margn=0.1)
     with pytest.raises(InputError, match="game 'transitive-cyclic' needs n and mixing"):
         games.named("transitive-cyclic")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.array([[0.0, 0.4], [0.1, 0.0]]), "skew-symmetric"),
+        (np.array([[0.0, 0.6], [-0.6, 0.0]]), r"\[-1/2, 1/2\]"),
+        (np.array([[0.0, np.nan], [np.nan, 0.0]]), "skew-symmetric"),
+        (np.zeros((2, 3)), "skew-symmetric"),
+        (np.zeros((2, 2), dtype=np.float32), "float64"),
+    ],
+)
+def test_a_payoff_form_is_validated_too(matrix: Any, message: str) -> None:
+    """A payoff form given directly keeps the promises of one built from preferences, and is frozen without touching the caller's."""
+    from nlhfsim.games.payoffs import DensePayoff
+
+    with pytest.raises(nl.errors.InputError, match=message):
+        nl.PreferenceGame(DensePayoff(matrix))
+    mine = np.array([[0.0, 0.4], [-0.4, 0.0]])
+    game = nl.PreferenceGame(DensePayoff(mine))
+    mine[0, 1] = 0.1
+    assert game.preferences[0, 1] == 0.9 and mine.flags.writeable

@@ -1,19 +1,25 @@
-"""Figures: what is drawn is what was recorded, and nothing outside the figure changes."""
+"""Figures: what is drawn are the recorded numbers, and nothing outside of the figure changes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import nlhfsim as nl
 from nlhfsim import plots
+from nlhfsim.dynamics import names
+from nlhfsim.errors import DataError, InputError
 
-pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.NlhfsimWarning")
 START = [0.8, 0.1, 0.1]
+quiet = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
+pytestmark = quiet
 
 
 @pytest.fixture(scope="module")
@@ -22,158 +28,225 @@ def game() -> nl.PreferenceGame:
 
 
 @pytest.fixture(scope="module")
-def run(game: nl.PreferenceGame) -> nl.Trajectory:
-    return nl.simulate(game, nl.dynamics.NashMirrorProx(2.0), 60, start=START, record_every=1, compiled=False)
+def runs(game: nl.PreferenceGame) -> list[nl.Trajectory]:
+    """Self-play policy gradient, which cycles, and two methods that converge."""
+    methods = [nl.dynamics.SelfPlayPG(10.0), nl.dynamics.ProximalPG(2.0, 5.0, 20), nl.dynamics.NashMirrorProx(2.0)]
+    return [nl.simulate(game, m, 100, start=START, record_every=1, compiled=False) for m in methods]
 
 
-@pytest.fixture(scope="module")
-def many(game: nl.PreferenceGame) -> nl.Trajectory:
-    return nl.simulate(game, nl.dynamics.NaturalPG(0.2), 50, start="random", runs=9, compiled=False)
+def curves(axes: Any) -> list[Any]:
+    """Return the lines that stand for trajectories."""
+    return [line for line in axes.lines if line.get_gid() is None]
 
 
-def line(ax: Any, label: str) -> Any:
-    """Return the line whose legend entry begins with `label`."""
-    return next(drawn for drawn in ax.lines if str(drawn.get_label()).startswith(label))
+def marked(axes: Any, gid: str) -> list[Any]:
+    """Return the lines of one kind: ``proven``, ``diverged``, ``start``."""
+    return [line for line in axes.lines if line.get_gid() == gid]
 
 
-def test_the_curve_is_the_recorded_metric(run: nl.Trajectory) -> None:
-    """Every record above the rounding floor is drawn at its oracle calls."""
-    drawn = line(plots.convergence([run], metric="exploitability"), "NashMirrorProx (2)")
-    np.testing.assert_array_equal(drawn.get_xdata(), 2.0 * np.arange(61))
-    np.testing.assert_array_equal(drawn.get_ydata(), run.exploitability[0])
+@pytest.mark.parametrize("metric", ["kl", "exploitability", "gap0", "min_probability"])
+@pytest.mark.parametrize("clock", ["steps", "oracle_calls"])
+def test_the_curves_are_the_recorded_numbers(runs: list[nl.Trajectory], metric: str, clock: str) -> None:
+    lines = curves(plots.convergence(runs, metric, clock=clock))
+    assert len(lines) == len(runs)
+    for line, run in zip(lines, runs):
+        np.testing.assert_array_equal(line.get_xdata(), getattr(run, clock))
+        np.testing.assert_array_equal(line.get_ydata(), run.metric(metric)[0])
 
 
-def test_many_runs_are_a_median_in_a_band(many: nl.Trajectory) -> None:
-    """The line is the median over runs and the band the 10 to 90 % quantiles."""
-    ax = plots.convergence([many])
-    np.testing.assert_allclose(line(ax, "NaturalPG").get_ydata(), np.median(many.kl, axis=0), rtol=1e-14)
-    corners = ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert np.isclose(corners.max(), np.quantile(many.kl, 0.9, axis=0).max())
-    assert np.isclose(corners.min(), np.quantile(many.kl, 0.1, axis=0).min())
+def test_the_proven_rate_is_the_closed_form(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    """(1 + γβ)^(-t) KL(π*‖π_0) for Nash Mirror Prox at γ = 2, β = 0.05; two oracle calls a step; none for the others."""
+    (line,) = marked(plots.convergence(runs), "proven")
+    start = float(nl.kl(nl.solve(game).policy, START))
+    np.testing.assert_array_equal(line.get_xdata(), 2 * np.arange(101))
+    np.testing.assert_allclose(line.get_ydata(), start * 1.1 ** -np.arange(101.0), rtol=1e-9)
+    assert line.get_color() == curves(plots.convergence(runs))[2].get_color() == plots.METHOD_COLOURS["NashMirrorProx"]
+    assert not marked(plots.convergence(runs, rates=False), "proven")
+    assert not marked(plots.convergence(runs, "exploitability"), "proven")
 
 
-def test_the_proven_bound_is_the_theorem(game: nl.PreferenceGame, run: nl.Trajectory) -> None:
-    """KL_0 (1 + γβ)^(-K) is drawn dotted, two oracle calls a step; no bound beside other metrics or with rates off."""
-    dotted = [
-        drawn
-        for drawn in plots.convergence([run], scale="linear").lines
-        if drawn.get_linestyle() == ":" and len(drawn.get_xdata())
-    ]
-    assert len(dotted) == 1
-    np.testing.assert_allclose(dotted[0].get_ydata(), run.kl[0, 0] * (1 + 2.0 * 0.05) ** -np.arange(61.0), rtol=1e-12)
-    for ax in (plots.convergence([run], rates=False), plots.convergence([run], metric="gap0")):
-        assert not [drawn for drawn in ax.lines if drawn.get_linestyle() == ":"]
+def test_rounding_is_not_drawn() -> None:
+    """A run that has long converged ends on its way down, though its floor of rounding errors lies above 1e-30."""
+    game = nl.datasets.load("kendall1940-girls", beta=0.05)
+    run = nl.simulate(game, nl.dynamics.NashMirrorProx(2.0), 600, record_every=1, compiled=False)
+    assert 1e-30 < run.kl[0, -1] < 1e-28
+    axes = plots.convergence(run)
+    drawn = np.asarray(curves(axes)[0].get_ydata())
+    end = int(np.isfinite(drawn).sum())
+    assert np.isfinite(drawn[:end]).all() and (np.diff(drawn[:end]) < 0).all() and drawn[end - 1] < 1e-27
+    assert axes.get_ylim()[0] >= 1e-30
 
 
-def test_a_step_outside_the_proven_range_has_no_bound(game: nl.PreferenceGame) -> None:
-    """NashMirrorProx at 4 is proven nowhere on this game, so nothing dotted is drawn."""
-    far = nl.simulate(game, nl.dynamics.NashMirrorProx(4.0), 20, start=START, compiled=False)
-    assert far.proven_factor is None
-    assert not [drawn for drawn in plots.convergence([far]).lines if drawn.get_linestyle() == ":"]
+def test_several_runs_are_a_median_in_a_band(game: nl.PreferenceGame) -> None:
+    run = nl.simulate(game, nl.dynamics.NashMirrorProx(2.0), 50, start="random", runs=11, compiled=False)
+    axes = plots.convergence(run)
+    ordered = np.sort(run.kl, axis=0)
+    np.testing.assert_allclose(curves(axes)[0].get_ydata(), ordered[5])
+    outline = axes.collections[0].get_paths()[0].vertices
+    for place, time in enumerate(run.oracle_calls):
+        heights = outline[outline[:, 0] == time, 1]
+        np.testing.assert_allclose([heights.min(), heights.max()], ordered[[1, 9], place])
 
 
 def test_a_diverged_run_ends_with_a_cross(game: nl.PreferenceGame) -> None:
-    """What is drawn stops at the last finite record."""
-    lost = nl.simulate(game.with_beta(10), nl.dynamics.NaturalPG(100.0), 500, start=START, compiled=False)
-    assert lost.status == ("diverged",)
-    ax = plots.convergence([lost])
-    assert [drawn for drawn in ax.lines if drawn.get_marker() == "x"]
-    assert np.isfinite(line(ax, "NaturalPG").get_ydata()).all()
+    run = nl.simulate(game.with_beta(10.0), nl.dynamics.NaturalPG(100.0), 500, start=START, record_every=1, compiled=False)
+    last = np.flatnonzero(run.kl[0] <= 1e12)[-1]
+    assert run.status == ("diverged",) and 1 < last < 499
+    axes = plots.convergence(run)
+    (cross,) = marked(axes, "diverged")
+    assert (cross.get_xdata(), cross.get_ydata()) == (run.oracle_calls[last], run.kl[0, last])
+    np.testing.assert_array_equal(np.isfinite(curves(axes)[0].get_ydata()), np.arange(501) <= last)
 
 
-def test_the_portrait_draws_the_policies(game: nl.PreferenceGame, run: nl.Trajectory) -> None:
-    """The curve on the simplex is the recorded policies; the star is the equilibrium."""
-    ax = plots.phase_portrait(game, [run], equilibrium=nl.solve(game))
-    assert run.log_policies is not None
-    drawn = line(ax, "NashMirrorProx")
-    bare = plots.phase_portrait(game, field=False)
-    (expected,) = bare.plot(*np.exp(run.log_policies[0]).T)
-    np.testing.assert_allclose(drawn.get_xydata(), expected.get_xydata(), atol=1e-15)
-    assert {"rock", "paper", "scissors"} <= {text.get_text() for text in ax.texts}
+def test_the_clock_is_one_that_all_have(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    exact = nl.simulate(game, nl.dynamics.ProximalPoint(1.0), 5, start=START, compiled=False)
+    axes = plots.convergence([exact, runs[2]])
+    assert axes.get_xlabel() == "Steps  $t$  (ProximalPoint counts no oracle calls)"
+    np.testing.assert_array_equal(curves(axes)[1].get_xdata(), runs[2].steps)
 
 
-def test_the_field_is_the_flow_of_the_step(game: nl.PreferenceGame) -> None:
-    """A tiny policy gradient step moves the policy along `flow_direction`."""
-    logs = np.log(np.array([0.6, 0.3, 0.1]))
-    small = 1e-6
-    after = nl.simulate(game, nl.dynamics.SelfPlayPG(small), 1, start=np.exp(logs), compiled=False).final
-    assert after is not None
-    np.testing.assert_allclose((after[0] - np.exp(logs)) / small, plots.flow_direction(game, logs), rtol=1e-4)
+def test_the_scale_follows_the_curves(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    assert plots.convergence(runs[2]).get_xscale() == "linear"
+    assert plots.convergence(runs).get_xscale() == "symlog"  # 100 and 2,000 oracle calls
+    assert plots.convergence(runs, scale="linear").get_xscale() == "linear"
+    assert plots.convergence(runs[2], scale="log").get_xlim()[0] < 0 < plots.convergence(runs[2], scale="log").get_xlim()[1]
+
+
+def test_every_method_has_a_look_of_its_own(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    assert set(names()) <= set(plots.METHOD_COLOURS)
+    known = [runs[0].__class__(**{**runs[0].__dict__, "dynamics": name}) for name in plots.METHOD_COLOURS]
+    looks = {(line.get_color(), line._unscaled_dash_pattern) for line in curves(plots.convergence(known))}
+    assert len(looks) == len(known)
+    assert plots.colour_of("Mine") == plots.colour_of("Mine") in plots.METHOD_COLOURS.values()
+
+
+def test_step_sizes_of_one_method_are_told_apart(game: nl.PreferenceGame) -> None:
+    steps = [nl.simulate(game, nl.dynamics.NashMirrorProx(s), 5, start=START, compiled=False) for s in (0.5, 1.0, 2.0)]
+    lines = curves(plots.convergence(steps))
+    assert [line.get_label() for line in lines] == [f"NashMirrorProx, γ={s}" for s in ("0.5", "1", "2")]
+    assert len({line._unscaled_dash_pattern for line in lines}) == 3 and len({line.get_color() for line in lines}) == 1
+
+
+def test_the_portrait_shows_the_policies(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    """In the triangle with corners (0, 1), (-1/√3, 0), (1/√3, 0) a policy is its own weighted mean of the corners."""
+    equilibrium = nl.solve(game)
+    axes = plots.phase_portrait(game, runs, equilibrium=equilibrium)
+    corners = np.array([[0.0, 1.0], [-1 / np.sqrt(3), 0.0], [1 / np.sqrt(3), 0.0]])
+    lines = curves(axes)
+    for line, run in zip(lines, runs):
+        assert run.log_policies is not None
+        np.testing.assert_allclose(line.get_xydata(), np.exp(run.log_policies[0]) @ corners, atol=1e-12)
+    np.testing.assert_allclose(lines[-1].get_xydata(), [equilibrium.policy @ corners])
+    for ring in marked(axes, "start"):
+        np.testing.assert_allclose(ring.get_xydata(), [START @ corners], atol=1e-15)
+    assert [text.get_text() for text in axes.texts] == ["rock", "paper", "scissors"]
+
+
+@pytest.mark.parametrize("method", plots.FIELDS)
+def test_the_field_is_where_a_small_step_goes(game: nl.PreferenceGame, method: str) -> None:
+    policies = np.random.default_rng(3).dirichlet(np.ones(3), size=20)
+    step = 1e-6
+    after = nl.simulate(game, nl.dynamics.get(method)(step), 1, start=policies, compiled=False).final
+    np.testing.assert_allclose((after - policies) / step, plots.flow(game, policies, method), atol=1e-5)
+
+
+def test_field_and_path_are_drawn(game: nl.PreferenceGame) -> None:
+    path = nl.solve_path(game, [1.0, 0.1, 0.01])
+    axes = plots.phase_portrait(game, path=path, field="NaturalPG")
+    assert len(axes.collections) == 1 and len(curves(axes)[0].get_xdata()) == 3
 
 
 def test_preferences_are_ordered_by_the_equilibrium() -> None:
-    """The matrix drawn is P with rows and columns in the order of the equilibrium's probabilities."""
-    game = nl.datasets.load()
+    game = nl.datasets.load(beta=0.05)
     equilibrium = nl.solve(game)
-    places = np.argsort(-equilibrium.policy)
-    ax = plots.preferences(game, order=equilibrium)
-    np.testing.assert_array_equal(ax.images[0].get_array(), game.preferences[np.ix_(places, places)])
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == [game.labels[i] for i in places]
+    axes = plots.preferences(game, order=equilibrium)
+    order = [game.labels.index(text.get_text()) for text in axes.get_yticklabels()]
+    assert (np.diff(equilibrium.policy[order]) <= 0).all()
+    np.testing.assert_array_equal(axes.images[0].get_array(), game.preferences[order][:, order])
+    assert [text.get_text() for text in axes.texts] == [f"{100 * p:.0f}" for p in game.preferences[order][:, order].ravel()]
+    low, high = axes.images[0].get_clim()
+    assert (low + high) / 2 == pytest.approx(0.5) and low <= game.preferences.min()
+    assert not plots.preferences(nl.games.cyclic_tournament(17)).texts
 
 
-def test_bars_have_the_heights_of_the_policies(game: nl.PreferenceGame) -> None:
-    """One bar an action and policy."""
-    ax = plots.policy_bars(game, {"equilibrium": nl.solve(game).policy, "reference": game.reference})
-    heights = [bar.get_height() for bar in ax.patches]
-    np.testing.assert_allclose(heights, [*nl.solve(game).policy, *game.reference])
+def test_bars_have_the_heights_of_the_policies() -> None:
+    game = nl.datasets.load(beta=0.05)
+    policies = {"Newton": nl.solve(game).policy, "reference": game.reference}
+    axes = plots.policy_bars(game, policies)
+    order = [game.labels.index(text.get_text()) for text in axes.get_xticklabels()]
+    heights = np.array([bar.get_height() for bar in axes.patches]).reshape(2, 5)
+    np.testing.assert_allclose(heights, [policy[order] for policy in policies.values()])
 
 
-def test_one_colour_a_method_everywhere() -> None:
-    """Every registered method has a style of its own; another one gets a stable one."""
-    assert set(plots.METHOD_STYLES) == set(nl.dynamics.names())
-    assert len(set(plots.METHOD_STYLES.values())) == len(plots.METHOD_STYLES)
-    assert plots.style_of("Mine") == plots.style_of("Mine")
+def test_given_axes_are_drawn_on(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    axes = Figure().add_subplot()
+    assert plots.convergence(runs, ax=axes) is axes and runs[0].plot(ax=axes) is axes
 
 
-def test_nothing_global_changes(game: nl.PreferenceGame, run: nl.Trajectory, tmp_path: Path) -> None:
-    """No rcParams change, and pyplot holds no figure of ours."""
+@pytest.mark.parametrize("suffix", plots.FORMATS)
+def test_a_saved_figure_is_the_same_bytes_each_time(tmp_path: Path, runs: list[nl.Trajectory], suffix: str) -> None:
+    paths = [plots.save(plots.convergence(runs), tmp_path / f"{name}.{suffix}") for name in "ab"]
+    assert paths[0].read_bytes() == paths[1].read_bytes() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_figure_keeps_its_printed_width(tmp_path: Path, game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    from matplotlib.image import imread
+
+    for axes in (plots.convergence(runs), plots.phase_portrait(game, runs), plots.preferences(game)):
+        assert imread(plots.save(axes, tmp_path / "a.png")).shape[1] == 3.4 * 300
+
+
+def test_nothing_outside_the_figure_changes(tmp_path: Path, game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
     import matplotlib.pyplot as plt
 
-    before, figures = dict(matplotlib.rcParams), plt.get_fignums()
-    plots.save(run.plot(), tmp_path / "a.svg")
-    plots.save(plots.phase_portrait(game, [run]), tmp_path / "b.png")
-    plots.save(plots.preferences(game), tmp_path / "c.pdf")
-    assert dict(matplotlib.rcParams) == before and plt.get_fignums() == figures
-    assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
+    before, open_before = dict(matplotlib.rcParams), plt.get_fignums()
+    axes = [plots.convergence(runs), plots.phase_portrait(game, runs, field="SelfPlayPG"), plots.preferences(game)]
+    for drawn in [*axes, plots.policy_bars(game, {"a": START})]:
+        plots.save(drawn, tmp_path / "a.svg")
+    assert dict(matplotlib.rcParams) == before and plt.get_fignums() == open_before
 
 
-def test_an_axes_is_taken_and_returned(game: nl.PreferenceGame, run: nl.Trajectory) -> None:
-    """Given an axes, it is drawn on and given back."""
-    from matplotlib.figure import Figure
-
-    ax = Figure().add_subplot()
-    assert plots.convergence([run], ax=ax) is ax
-    assert nl.compare(game, [nl.dynamics.NashMD(0.1)], oracle_calls=20, start=START).plot(ax=ax) is ax
-    with pytest.raises(nl.errors.InputError, match="projection='ternary'"):
-        plots.phase_portrait(game, ax=ax)
+def test_importing_plots_is_light() -> None:
+    script = "import sys, nlhfsim.plots; sys.exit('matplotlib' in sys.modules or 'mpltern' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_wrong_input_is_refused(game: nl.PreferenceGame, run: nl.Trajectory, tmp_path: Path) -> None:
-    """Each message names what is wrong."""
-    bare = nl.simulate(game, nl.dynamics.NashMD(0.1), 5, start=START, keep_policies=False, compiled=False)
-    wide = nl.games.cyclic_tournament(5)
-    cases: list[tuple[Any, str]] = [
-        (lambda: plots.convergence([]), "trajectories is empty"),
-        (lambda: plots.convergence([run], metric="kll"), "did you mean 'kl'"),
-        (lambda: plots.convergence([run], clock="time"), "clock"),
-        (lambda: plots.convergence([run], scale="cubic"), "scale"),
-        (lambda: plots.phase_portrait(wide), "needs three actions"),
-        (lambda: plots.phase_portrait(game, [bare]), "keep_policies='all'"),
-        (lambda: plots.policy_bars(game, {}), "policies is empty"),
-        (lambda: plots.policy_bars(game, {"short": [0.5, 0.5]}), r"shape \(2,\), must be \(3,\)"),
-        (lambda: plots.save(run.plot(), tmp_path / "a.gif"), "suffix"),
-        (lambda: plots.save(run.plot(), tmp_path / "missing" / "a.png"), "cannot be written"),
-    ]
-    for attempt, message in cases:
-        with pytest.raises(nl.errors.InputError, match=message):
-            attempt()
+REFUSED = {
+    "nothing to draw": (lambda game, run: plots.convergence([]), "at least one Trajectory"),
+    "no KL": (lambda game, run: plots.convergence(without_kl(game)), "no equilibrium was asked for"),
+    "metric": (lambda game, run: plots.convergence(run, "kll"), "did you mean 'kl'"),
+    "scale": (lambda game, run: plots.convergence(run, scale="cubic"), "'cubic' is unknown"),
+    "queries": (lambda game, run: plots.convergence(run, clock="queries"), "no queries are made"),
+    "actions": (lambda game, run: plots.phase_portrait(nl.datasets.load()), "game has 5 actions; .* needs three"),
+    "contexts": (lambda game, run: plots.phase_portrait(contexts(game)), "3 actions in a game with contexts"),
+    "other game": (lambda game, run: plots.phase_portrait(game.with_beta(1.0), run), "is of another game"),
+    "no policies": (lambda game, run: plots.phase_portrait(game, without_kl(game)), "kept no policies"),
+    "field": (lambda game, run: plots.phase_portrait(game, field="NashMD"), "'NashMD' is unknown"),
+    "flat axes": (lambda game, run: plots.phase_portrait(game, ax=Figure().add_subplot()), "ax must be ternary"),
+    "matrix of contexts": (lambda game, run: plots.preferences(contexts(game)), "draw one of them"),
+    "order": (lambda game, run: plots.preferences(game, order=[0, 0, 1]), "every action of the game once"),
+    "no bars": (lambda game, run: plots.policy_bars(game, {}), "at least one policy"),
+    "bars": (lambda game, run: plots.policy_bars(game, {"mine": [0.5, 0.5]}), r"mine has shape \(2,\), must be \(3,\)"),
+    "suffix": (lambda game, run: plots.save(plots.preferences(game), "a.gif"), "suffix = 'gif' is unknown"),
+}
 
 
-def test_uncounted_oracle_calls_are_drawn_against_steps(game: nl.PreferenceGame) -> None:
-    """The proximal point method counts no oracle calls; the message says what to do, and steps work."""
-    exact = nl.simulate(game, nl.dynamics.ProximalPoint(1.0), 5, start=START)
-    with pytest.raises(nl.errors.InputError, match="against 'steps'"):
-        plots.convergence([exact], clock="oracle_calls")
-    ax = plots.convergence([exact])
-    assert ax.get_xlabel() == "steps"
-    np.testing.assert_array_equal(line(ax, "ProximalPoint").get_xdata(), exact.steps)
+def without_kl(game: nl.PreferenceGame) -> nl.Trajectory:
+    method = nl.dynamics.NashMD(0.1)
+    return nl.simulate(game, method, 3, start=START, equilibrium=False, keep_policies=False, compiled=False)
+
+
+def contexts(game: nl.PreferenceGame) -> nl.PreferenceGame:
+    return nl.PreferenceGame(np.stack([game.preferences] * 2), 0.05)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_input_is_refused(game: nl.PreferenceGame, runs: list[nl.Trajectory], name: str) -> None:
+    attempt, sentence = REFUSED[name]
+    with pytest.raises(InputError, match=sentence):
+        attempt(game, runs[2])
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_a_sentence(tmp_path: Path, game: nl.PreferenceGame) -> None:
+    with pytest.raises(DataError, match="missing/a.pdf' cannot be written: No such file or directory"):
+        plots.save(plots.preferences(game), tmp_path / "missing" / "a.pdf")

@@ -243,7 +243,8 @@ def _figures(game: PreferenceGame, trajectories: Any, folder: Path) -> None:
     if game.n == 3 and not game.batched and all(t.log_policies is not None for t in trajectories):
         for suffix in ("pdf", "png"):
             plots.save(
-                plots.phase_portrait(game, trajectories, equilibrium=nlhfsim.solve(game)), folder / f"phase-portrait.{suffix}"
+                plots.phase_portrait(game, trajectories, equilibrium=nlhfsim.solve(game), field="SelfPlayPG"),
+                folder / f"phase-portrait.{suffix}",
             )
 
 

@@ -109,7 +109,7 @@ def _draw(game: PreferenceGame, equilibrium: Equilibrium, tuned: Comparison, pro
 
     figures = {
         "convergence-best-step": plots.convergence(tuned.trajectories),
-        "convergence-proven-step": plots.convergence(proven.trajectories, scale="linear"),
+        "convergence-proven-step": plots.convergence(proven.trajectories),
         "preferences": plots.preferences(game, order=equilibrium),
     }
     cycle = games.strongest_cycle(game)
@@ -128,7 +128,7 @@ def _portrait(triple: PreferenceGame) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NlhfsimWarning)
         runs = [nlhfsim.simulate(triple, m, 400, start=[0.8, 0.1, 0.1], record_every=1) for m in methods]
-    return plots.phase_portrait(triple, runs, equilibrium=nlhfsim.solve(triple))
+    return plots.phase_portrait(triple, runs, equilibrium=nlhfsim.solve(triple), field="SelfPlayPG")
 
 
 class _Progress:

@@ -167,8 +167,8 @@ def method_names(text: str) -> list[str]:
     return names
 
 
-def methods_with_parameters(names: list[str], pairs: tuple[str, ...]) -> list[Dynamics]:
-    """Return methods with ``k=v`` for every one that has k, and ``NAME.k=v`` for one of them."""
+def methods_with_parameters(names: list[str], pairs: tuple[str, ...]) -> list[Dynamics | str]:
+    """Return methods with ``k=v`` for every one that has k, ``NAME.k=v`` for one of them; a name where nothing is given."""
     import inspect
 
     from nlhfsim import dynamics
@@ -185,7 +185,7 @@ def methods_with_parameters(names: list[str], pairs: tuple[str, ...]) -> list[Dy
             raise UnknownNameError(f"--param {key}: no method here has that parameter{did_you_mean(parameter, known)}")
         for name in takers:
             chosen[name][parameter] = value
-    return [build_method(name, chosen[name]) for name in names]
+    return [build_method(name, chosen[name]) if chosen[name] else name for name in names]
 
 
 def ensure_folder(path: str | None) -> Path | None:

@@ -69,7 +69,7 @@ class Method:
         As in `nlhfsim.dynamics`.
     step : callable
         ``step(state, context, step_size, params) -> state``: pure, written with `log_softmax`, `expect` and `advantage` so
-        that it compiles and also takes many runs at once on leading axes.
+        that it compiles and (unless `compiled` is False) also takes many runs at once on leading axes.
     characterisation : callable
         ``characterisation(context, params, before, step_size, after) -> float``: how far the step is from the optimality
         condition that defines it; 0 up to rounding. Shares no code with `step`.

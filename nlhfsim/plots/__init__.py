@@ -1,0 +1,26 @@
+"""Figures at print size: convergence curves, phase portraits, preference matrices, policies.
+
+Every function draws on the axes it is given, or on a new figure 3.4 or 7 inches wide, and returns the axes. New figures are
+plain `matplotlib.figure.Figure` objects that pyplot does not know: no display is needed, and none stays open. In a notebook,
+show ``axes.figure``; `save` writes it to a file.
+"""
+
+from nlhfsim.plots.curves import convergence
+from nlhfsim.plots.matrices import policy_bars, preferences
+from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
+from nlhfsim.plots.triangle import FIELDS, flow, phase_portrait
+
+__all__ = [
+    "DOUBLE",
+    "FIELDS",
+    "FORMATS",
+    "METHOD_COLOURS",
+    "SINGLE",
+    "colour_of",
+    "convergence",
+    "flow",
+    "phase_portrait",
+    "policy_bars",
+    "preferences",
+    "save",
+]

@@ -1,0 +1,182 @@
+"""Convergence curves with bands over runs and proven rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nlhfsim.errors import Array, InputError, ensure_choice
+from nlhfsim.plots.style import (
+    DOUBLE,
+    SINGLE,
+    axes_or_new,
+    ensure_trajectories,
+    finish,
+    legend,
+    looks_of,
+    marker_of,
+    narrow,
+    style,
+)
+from nlhfsim.trajectory import CLOCKS, METRICS, Trajectory
+
+_PROVEN = (0, (4, 2.5))
+_WORDS = {
+    "kl": r"Distance to equilibrium  $\mathrm{KL}(\pi^*\,\Vert\,\pi_t)$",
+    "exploitability": r"Exploitability  $E_\beta(\pi_t)$",
+    "gap0": r"Unregularized exploitability  $E_0(\pi_t)$",
+    "span": r"Span  $\Vert\log\pi_t-\log\rho\,\Vert_{\mathrm{sp}}$",
+    "min_probability": r"Smallest probability  $\min_y\,\pi_t(y)$",
+}
+_CLOCK_WORDS = {"steps": r"Steps  $t$", "oracle_calls": "Oracle calls", "queries": "Preference queries"}
+_FLOORS = {"kl": 1e-30, "exploitability": 1e-30, "gap0": 1e-16}
+"""Values at or below these are rounding and are not drawn."""
+_ROUNDING = 1e-24
+"""Once a curve is within 4 times of a minimum below this, it has reached rounding and ends."""
+_CEILING, _LOST = 1e12, 1e300
+"""A curve ends above the first; the second stands for what is infinitely bad."""
+
+
+def convergence(
+    trajectories: Trajectory | Sequence[Trajectory],
+    metric: str = "kl",
+    *,
+    clock: str = "oracle_calls",
+    rates: bool = True,
+    scale: str = "auto",
+    ax: Any = None,
+) -> Any:
+    """Draw a metric of one or several trajectories against what was spent, and return the axes.
+
+    Parameters
+    ----------
+    trajectories : Trajectory or sequence of Trajectory
+        One line each: the median over runs, with a band from the 10 % to the 90 % quantile where there are several. A run that
+        diverged counts as infinitely bad from there on; a cross marks its last record.
+    metric : str
+        ``"kl"``, ``"exploitability"``, ``"gap0"``, ``"span"`` or ``"min_probability"``; what lies below rounding (1e-30, for
+        ``"gap0"`` 1e-16) is not drawn.
+    clock : str
+        ``"steps"``, ``"oracle_calls"`` or ``"queries"``. Where a method counts no oracle calls, all are drawn against steps.
+    rates : bool
+        Whether to draw the proven ``factor^t KL(π*‖π_0)`` of a trajectory that has it, dashed in its colour; ``"kl"`` only.
+    scale : str
+        Of the clock: ``"linear"``, where a geometric rate is a straight line; ``"log"``, with the start, at 0, left of the
+        first record; ``"auto"``: log where one curve ends more than 8 times sooner than another.
+    ax : matplotlib axes, optional
+        Where to draw. Default: a new figure, two columns wide for more than four trajectories.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw, or a name is unknown.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> game = nl.games.rock_paper_scissors(margin=0.5, beta=0.1)
+    >>> trajectory = nl.simulate(game, nl.dynamics.NashMirrorProx(step_size=2.0), 100, start=[0.8, 0.1, 0.1])
+    >>> axes = nl.plots.convergence(trajectory)
+    >>> axes.get_yscale()
+    'log'
+    """
+    chosen = ensure_trajectories(trajectories)
+    ensure_choice("metric", metric, METRICS)
+    ensure_choice("scale", scale, ("auto", "linear", "log"))
+    clock, clock_words = _clock(chosen, clock)
+    looks = looks_of(chosen)
+    wide = len(chosen) > 4 or (len(chosen) > 2 and not narrow(look["label"] for look in looks))
+    with style():
+        axes = axes_or_new(ax, (DOUBLE, 3.0) if wide else (SINGLE, 2.7))
+        axes.set_yscale("log")
+        spans = []
+        for k, (trajectory, look) in enumerate(zip(chosen, looks)):
+            # Markers at staggered places: of curves that coincide, each still shows.
+            spots = (
+                {"marker": marker_of(trajectory.dynamics), "markevery": (0.03 + 0.025 * (k % 7), 0.17)} if len(chosen) > 1 else {}
+            )
+            spans.append(_draw_curve(axes, trajectory, metric, clock, **look, **spots))
+            if rates and metric == "kl" and trajectory.proven_factor is not None:
+                spans.append(_draw_rate(axes, trajectory, clock, trajectory.proven_factor, look["color"]))
+        _scale_clock(axes, scale, spans)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, _FLOORS.get(metric, 0.0)), high)
+        axes.set_xlabel(clock_words)
+        axes.set_ylabel(_WORDS[metric])
+        finish(axes, grid=True)
+        legend(axes, _keys(axes, chosen), "beside" if wide else "above")
+    return axes
+
+
+def _draw_curve(axes: Any, trajectory: Trajectory, metric: str, clock: str, **look: Any) -> Array:
+    """Draw median and band of a metric, and where runs diverged; return the times at which there is a median to see."""
+    times, values = getattr(trajectory, clock), trajectory.metric(metric)
+    finite = np.abs(values) <= _CEILING
+    if not finite.any():
+        raise InputError(
+            f"{metric} of {trajectory.dynamics} is nowhere a number: {'; '.join(trajectory.notes) or 'no reason noted'}"
+        )
+    floor, top = _FLOORS.get(metric, 0.0), values[finite].max()
+    low, median, high = (np.quantile(np.where(finite, values, _LOST), q, axis=0) for q in (0.1, 0.5, 0.9))
+    drawn = np.where((median > floor) & (median <= top), median, np.nan)
+    if median.min() < _ROUNDING:
+        drawn[np.argmax(median <= 4 * max(median.min(), floor)) + 1 :] = np.nan
+    axes.plot(times, drawn, markersize=3.6, markeredgewidth=0, **look)
+    if trajectory.runs > 1:
+        band = np.clip([low, high], max(floor, float(np.finfo(float).tiny)), top)
+        axes.fill_between(times, *band, where=(high > floor) & (low <= top), color=look["color"], alpha=0.18, linewidth=0)
+    for row, status in zip(values, trajectory.status):
+        if status == "diverged":
+            last = np.flatnonzero(row <= _CEILING)[-1]
+            axes.plot(times[last], row[last], "x", color=look["color"], markersize=6, markeredgewidth=1.4, gid="diverged")
+    return np.asarray(times[np.isfinite(drawn)])
+
+
+def _draw_rate(axes: Any, trajectory: Trajectory, clock: str, factor: float, colour: str) -> Array:
+    """Draw the proven bound of KL from the (median) start down to the rounding floor; return the times."""
+    times = getattr(trajectory, clock)
+    with np.errstate(under="ignore"):
+        bound = np.median(trajectory.kl[:, 0]) * factor ** (trajectory.steps - trajectory.steps[0]).astype(float)
+    bound = np.where(bound > _FLOORS["kl"], bound, np.nan)
+    axes.plot(times, bound, color=colour, linestyle=_PROVEN, linewidth=0.8, gid="proven")
+    return np.asarray(times[np.isfinite(bound)])
+
+
+def _clock(trajectories: Sequence[Trajectory], clock: str) -> tuple[str, str]:
+    """Return the clock that all trajectories have, and its axis label."""
+    ensure_choice("clock", clock, CLOCKS)
+    uncounted = [t.dynamics for t in trajectories if np.isnan(getattr(t, clock)).any()]
+    if uncounted:
+        return "steps", f"{_CLOCK_WORDS['steps']}  ({uncounted[0]} counts no {_CLOCK_WORDS[clock].lower()})"
+    if clock == "queries" and not any(t.queries.any() for t in trajectories):
+        raise InputError("clock = 'queries' shows nothing: with exact feedback no queries are made; use 'oracle_calls'")
+    return clock, _CLOCK_WORDS[clock]
+
+
+def _scale_clock(axes: Any, scale: str, spans: Sequence[Array]) -> None:
+    """Put time on its scale: logarithmic from the first record after the start, which stands to the left of it."""
+    later = [times[times > 0] for times in spans if (times > 0).any()]
+    ends = [float(times.max()) for times in later]
+    if ends and (scale == "log" or (scale == "auto" and max(ends) > 8 * min(ends))):
+        first = min(float(times.min()) for times in later)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.4)
+        axes.set_xlim(-0.15 * first, 1.1 * max(ends))
+    elif ends:
+        axes.set_xlim(-0.02 * max(ends), 1.02 * max(ends))
+
+
+def _keys(axes: Any, trajectories: Sequence[Trajectory]) -> list[Any]:
+    """Return the legend entries: the methods, and what band, dashes and crosses mean where they occur."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = list(axes.get_legend_handles_labels()[0])
+    if any(t.runs > 1 for t in trajectories):
+        handles.append(Patch(color="0.8", label="10 % to 90 % of runs"))
+    if any(line.get_gid() == "proven" for line in axes.lines):
+        handles.append(Line2D([], [], color="0.4", linestyle=_PROVEN, linewidth=0.8, label="proven rate"))
+    if any("diverged" in t.status for t in trajectories):
+        handles.append(Line2D([], [], color="0.4", marker="x", linestyle="none", markeredgewidth=1.4, label="diverged"))
+    return handles

@@ -1,0 +1,165 @@
+"""What all figures share: sizes, fonts, one look a method, legends, and `save`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nlhfsim.errors import DataError, InputError, ensure_choice
+from nlhfsim.trajectory import Trajectory
+
+SINGLE, DOUBLE = 3.4, 7.0
+"""Widths of a figure in inches: one column, two columns."""
+FORMATS = ("pdf", "png", "svg")
+METHOD_COLOURS: dict[str, str] = {
+    "SelfPlayPG": "#000000",
+    "ProximalPG": "#D55E00",
+    "NashMirrorProx": "#0072B2",
+    "NashProx": "#CC79A7",
+    "ProximalPoint": "#E69F00",
+    "NaturalPG": "#56B4E9",
+    "MagneticMirrorDescent": "#009E73",
+    "Extragradient": "#882255",
+    "NashMD": "#999933",
+    "MultiplicativeWeights": "#888888",
+    "OptimisticMirrorDescent": "#0072B2",
+    "MagnetRefresh": "#009E73",
+    "IPOMD": "#000000",
+    "FictitiousPlay": "#888888",
+    "RegretMatching": "#D55E00",
+    "RegretMatchingPlus": "#882255",
+}
+"""The colour of every method in every figure, safe for the colour-blind (Okabe and Ito; Tol, muted)."""
+_FIRST_OF_ITS_COLOUR = frozenset(list(METHOD_COLOURS)[:10])
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+_MARKERS = "os^DvPX<>*"
+_SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "γ"}
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 9,
+    "axes.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.handletextpad": 0.5,
+    "legend.labelspacing": 0.3,
+    "legend.columnspacing": 1.0,
+    "lines.linewidth": 1.2,
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nlhfsim",
+    "savefig.dpi": 300,
+}
+
+
+def style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def axes_or_new(ax: Any, size: tuple[float, float], layout: Any = "constrained", projection: str | None = None) -> Any:
+    """Return the axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    if projection == "ternary":
+        import mpltern  # noqa: F401
+
+    return Figure(figsize=size, layout=layout).add_subplot(projection=projection)
+
+
+def finish(axes: Any, grid: bool = False) -> None:
+    """Set what matplotlib reads only when it draws, after the style is gone."""
+    axes.tick_params(labelsize=8, width=0.6, length=2.5)
+    axes.tick_params(which="minor", width=0.4, length=1.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(True, color="0.92", linewidth=0.5)
+
+
+def legend(axes: Any, handles: Sequence[Any], where: str) -> None:
+    """Put the legend where there are no data."""
+    places = {
+        "above": ("lower right", (1.0, 1.0)),
+        "beside": ("upper left", (1.0, 1.0)),
+        "below": ("upper center", (0.5, -0.08)),
+    }
+    if handles:
+        place, anchor = places[where]
+        two = len(handles) > 1 and where != "beside" and narrow(handle.get_label() for handle in handles)
+        axes.legend(handles=handles, loc=place, bbox_to_anchor=anchor, ncols=1 + two, borderaxespad=0.3)
+
+
+def narrow(labels: Iterable[str]) -> bool:
+    """Return whether labels are so short that two stand side by side in one column of print."""
+    return max(map(len, labels)) <= 23
+
+
+def looks_of(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """Return colour, line style and label of each trajectory; no two of one colour look alike (up to four)."""
+    looks: list[dict[str, Any]] = []
+    short = [_label(t, 1) for t in trajectories]
+    for trajectory, text in zip(trajectories, short):
+        colour, first = colour_of(trajectory.dynamics), int(trajectory.dynamics not in _FIRST_OF_ITS_COLOUR)
+        taken = [look["linestyle"] for look in looks if look["color"] == colour]
+        dashes = next((style for style in _DASHES[first:] + _DASHES[:first] if style not in taken), _DASHES[first])
+        label = text if short.count(text) == 1 else _label(trajectory, None)
+        looks.append({"color": colour, "linestyle": dashes, "label": label})
+    return looks
+
+
+def _label(trajectory: Trajectory, count: int | None) -> str:
+    """Return the method and its first `count` parameters, the step size before others."""
+    values = {name: f"{v:.3g}" if isinstance(v, (int, float)) else str(v) for name, v in trajectory.params.items()}
+    shown = [f"{_SYMBOLS.get(name, name.replace('_', ' '))}={value}" for name, value in list(values.items())[:count]]
+    return ", ".join([trajectory.dynamics, *shown])
+
+
+def colour_of(name: str) -> str:
+    """Return the colour of a method; one that `METHOD_COLOURS` does not name gets one of its colours, always the same."""
+    palette = list(dict.fromkeys(METHOD_COLOURS.values()))
+    return METHOD_COLOURS.get(name, palette[zlib.crc32(name.encode()) % len(palette)])
+
+
+def marker_of(name: str) -> str:
+    place = list(METHOD_COLOURS).index(name) if name in METHOD_COLOURS else zlib.crc32(name.encode())
+    return _MARKERS[place % len(_MARKERS)]
+
+
+def ensure_trajectories(trajectories: Any, least: int = 1) -> list[Trajectory]:
+    chosen = [trajectories] if isinstance(trajectories, Trajectory) else list(trajectories)
+    if len(chosen) < least or not all(isinstance(item, Trajectory) for item in chosen):
+        raise InputError("trajectories must hold at least one Trajectory, and nothing else")
+    return chosen
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write a figure (or that of axes) to a ``.pdf``, ``.svg`` or ``.png`` file, the same bytes each time; return its path.
+
+    Raises
+    ------
+    InputError
+        If the suffix is none of these.
+    DataError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    suffix = ensure_choice("suffix", target.suffix.removeprefix(".").lower(), FORMATS)
+    drawing = figure.get_figure(root=True)
+    # A constrained figure fits already and keeps its printed width; cropping would change it.
+    crop = None if drawing.get_layout_engine() is not None else "tight"
+    undated: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    partial = target.with_name(target.name + ".part")
+    try:
+        with style():
+            drawing.savefig(partial, format=suffix, bbox_inches=crop, metadata=undated.get(suffix))
+        partial.replace(target)
+    except OSError as error:
+        raise DataError(f"path = {str(target)!r} cannot be written: {error.strerror or error}") from None
+    return target
