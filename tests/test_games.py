@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -412,12 +413,12 @@ def test_unknown_names_are_refused_with_a_suggestion():
     ],
 )
 def test_a_payoff_form_is_validated_too(matrix: Any, message: str) -> None:
-    """A payoff form given directly keeps the promises of one built from preferences, and is frozen without touching the caller's."""
+    """A payoff form given directly keeps the promises of one built from preferences, and is frozen apart from the caller's."""
     from nlhfsim.games.payoffs import DensePayoff
 
-    with pytest.raises(nl.errors.InputError, match=message):
-        nl.PreferenceGame(DensePayoff(matrix))
+    with pytest.raises(InputError, match=message):
+        PreferenceGame(DensePayoff(matrix))
     mine = np.array([[0.0, 0.4], [-0.4, 0.0]])
-    game = nl.PreferenceGame(DensePayoff(mine))
+    game = PreferenceGame(DensePayoff(mine))
     mine[0, 1] = 0.1
     assert game.preferences[0, 1] == 0.9 and mine.flags.writeable

@@ -267,9 +267,9 @@ def _rebuild(
 def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
     """Return one payoff form a context, and whether the game has a context axis."""
     if isinstance(preferences, DensePayoff):
-        return [_frozen(preferences)], False
+        return [_validated(preferences)], False
     if isinstance(preferences, (list, tuple)) and preferences and isinstance(preferences[0], DensePayoff):
-        return [_frozen(payoff) for payoff in preferences], True
+        return [_validated(payoff) for payoff in preferences], True
     matrix = ensure_array("preferences", preferences)
     if matrix.ndim not in (2, 3) or matrix.shape[-1] != matrix.shape[-2]:
         raise InputError(f"preferences has shape {matrix.shape}, must be square: (n, n) or (contexts, n, n)")
@@ -284,13 +284,20 @@ def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
     return [DensePayoff(block) for block in advantages], True
 
 
-def _frozen(payoff: DensePayoff) -> DensePayoff:
-    """Return a payoff form that nobody can write to, in the one layout that the loop is compiled for."""
-    if not payoff.matrix.flags.writeable and payoff.matrix.flags.c_contiguous:
+def _validated(payoff: Any) -> Payoff:
+    """Return a dense payoff given as such: skew-symmetric, entries in [-1/2, 1/2], not writable."""
+    if not isinstance(payoff, DensePayoff):
+        raise InputError(f"preferences holds {payoff!r}, must hold payoff forms only")
+    matrix = payoff.matrix
+    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float64 or matrix.ndim != 2 or not matrix.flags.c_contiguous:
+        raise InputError("a DensePayoff must hold a C-contiguous float64 matrix; give preferences as an array instead")
+    if matrix.shape[0] != matrix.shape[1] or not (matrix == -matrix.T).all() or not (np.abs(matrix) <= 0.5).all():
+        raise InputError("a DensePayoff must be skew-symmetric with entries in [-1/2, 1/2]; give preferences as an array instead")
+    if not matrix.flags.writeable:
         return payoff
-    matrix = np.array(payoff.matrix, dtype=np.float64, order="C")
-    matrix.setflags(write=False)
-    return DensePayoff(matrix)
+    frozen = matrix.copy()
+    frozen.setflags(write=False)
+    return DensePayoff(frozen)
 
 
 def _check_probabilities(matrix: Array) -> None:
