@@ -288,7 +288,7 @@ def _validated(payoff: Any) -> Payoff:
     """Return a dense payoff given as such: skew-symmetric, entries in [-1/2, 1/2], not writable."""
     if not isinstance(payoff, DensePayoff):
         raise InputError(f"preferences holds {payoff!r}, must hold payoff forms only")
-    matrix = payoff.matrix
+    matrix: Any = payoff.matrix
     if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float64 or matrix.ndim != 2 or not matrix.flags.c_contiguous:
         raise InputError("a DensePayoff must hold a C-contiguous float64 matrix; give preferences as an array instead")
     if matrix.shape[0] != matrix.shape[1] or not (matrix == -matrix.T).all() or not (np.abs(matrix) <= 0.5).all():
