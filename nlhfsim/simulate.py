@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS, Trajectory, joined
 
 STARTS = ("reference", "uniform", "random")
+_LOGGER = logging.getLogger(__name__)
 _BLOCK = 2**22
 _PER_DECADE = 20
 _AT_EQUILIBRIUM = 1e-12
@@ -308,8 +310,9 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
         ]
         for row in states
     ]
-    for row in recorders:
+    for run, row in enumerate(recorders, start=1):
         for recorder in row:
+            _LOGGER.info("%s: run %d of %d, %d steps", dynamics.name, run, len(recorders), plan.n_steps)
             recorder.go(steps, table, keep=plan.keep_policies == "all")
     return _collect(plan, steps, recorders)
 
@@ -363,6 +366,7 @@ class _ContextRun:
 
     def _advance_to(self, steps: npt.NDArray[np.int64], record: int, table: Array) -> Array:
         """Return the log-policy at a record, NaN once diverged."""
+        _LOGGER.debug("step %d of %d", steps[record], steps[-1])
         if record > 0 and self.diverged_at is None:
             begin, end = int(steps[record - 1] - steps[0]), int(steps[record] - steps[0])
             with np.errstate(all="ignore"):

@@ -82,7 +82,8 @@ def solve(**options: Any) -> None:
     """Find the equilibrium of SOURCE and certify it."""
     folder = inputs.ensure_folder(options["out"])
     game = _read_game(options)
-    equilibrium = nlhfsim.solve(game, options["method"])
+    with output.Progress(options["as_json"]).stage("solving"):
+        equilibrium = nlhfsim.solve(game, options["method"])
     entry = output.equilibrium_entry(game, equilibrium)
     if folder is not None:
         output.write_json(entry, folder / "result.json")
@@ -127,7 +128,8 @@ def run(**options: Any) -> None:
     game = _read_game(options)
     start = inputs.read_start(options["start"], game)
     names = ("feedback", "runs", "seed")
-    trajectory = nlhfsim.simulate(game, method, options["steps"], start=start, **{name: options[name] for name in names})
+    with output.Progress(options["as_json"]).stage("running"):
+        trajectory = nlhfsim.simulate(game, method, options["steps"], start=start, **{name: options[name] for name in names})
     result = {"runs": output.run_entries(trajectory), "notes": list(trajectory.notes)}
     if folder is not None:
         output.write_json(result, folder / "result.json")
@@ -174,13 +176,14 @@ def compare(**options: Any) -> None:
     methods = inputs.methods_with_parameters(inputs.method_names(options["dynamics"]), options["params"])
     game = _read_game(options)
     names = ("oracle_calls", "metric", "runs", "seed")
-    comparison = nlhfsim.compare(
-        game,
-        methods,
-        step_sizes=_grid(options["step_sizes"]),
-        start=inputs.read_start(options["start"], game),
-        **{name: options[name] for name in names},
-    )
+    with output.Progress(options["as_json"]).stage("comparing"):
+        comparison = nlhfsim.compare(
+            game,
+            methods,
+            step_sizes=_grid(options["step_sizes"]),
+            start=inputs.read_start(options["start"], game),
+            **{name: options[name] for name in names},
+        )
     result = {"runs": [entry for t in comparison.trajectories for entry in output.run_entries(t)], "comparison": comparison.rows}
     if folder is not None:
         output.write_json(result, folder / "result.json")

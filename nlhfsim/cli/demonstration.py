@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, s
     if beta == 0:
         raise InputError("--beta = 0 must be above 0 for demo: its methods learn the regularized equilibrium")
     game = datasets.load(dataset, beta=beta)
-    progress = _Progress(quiet=as_json)
+    progress = output.Progress(quiet=as_json)
     with progress.stage("solving the game by Newton's method and by cvxpy"):
         equilibrium, reference = nlhfsim.solve(game), nlhfsim.solve(game, "cvxpy")
     names = inputs.method_names("all")
@@ -129,17 +128,3 @@ def _portrait(triple: PreferenceGame) -> Any:
         warnings.simplefilter("ignore", NlhfsimWarning)
         runs = [nlhfsim.simulate(triple, m, 400, start=[0.8, 0.1, 0.1], record_every=1) for m in methods]
     return plots.phase_portrait(triple, runs, equilibrium=nlhfsim.solve(triple), field="SelfPlayPG")
-
-
-class _Progress:
-    """Says on a terminal what is being done; silent elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True)
-        self.quiet = quiet or not self.console.is_terminal
-
-    def stage(self, words: str) -> Any:
-        """Return a context manager that shows `words` while its body runs."""
-        return nullcontext() if self.quiet else self.console.status(f"{words} …")

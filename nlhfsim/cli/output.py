@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +64,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], not
     from rich.table import Table
 
     cells = [list(row) for row in rows]
+    shown = [[show(cell) for cell in row] for row in cells]
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for k, column in enumerate(columns):
         words = any(isinstance(row[k], (str, dict)) and row[k] for row in cells)
-        grid.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words or k == 0)
-    for row in cells:
-        grid.add_row(*(show(cell) for cell in row))
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120, markup=False)
+        # Numbers and names are never cut: only headers and sentences may break.
+        longest = max((len(row[k]) for row in shown), default=0)
+        header = max((len(word) for word in column.split()), default=0)
+        least = max(header, min(longest, 24) if words and k > 0 else longest)
+        grid.add_column(column, justify="left" if words else "right", overflow="fold", min_width=least)
+    for line in shown:
+        grid.add_row(*line)
+    available = Console(file=sys.stdout).width if sys.stdout.isatty() else 120
+    console = Console(file=sys.stdout, highlight=False, width=10_000, markup=False)
+    console.width = max(available, console.measure(grid).minimum)
     console.print(title, style="bold", soft_wrap=True)
     console.print(grid)
     for note in notes:
@@ -84,7 +93,9 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         if math.isinf(value):
             return "never"
-        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+        if value.is_integer() and abs(value) < 1e9:
+            return str(int(value))
+        return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
     if isinstance(value, dict):
         return ", ".join(f"{k}={show(v)}" for k, v in value.items())
     return str(value)
@@ -153,3 +164,47 @@ def shape_notes(game: PreferenceGame) -> list[str]:
         return [f"of {game.n_contexts} contexts {won} have a Condorcet winner and {sum(cycles)} a majority cycle"]
     winner = f"Condorcet winner: {winners}" if winners is not None else "no Condorcet winner"
     return [f"{winner}; {'the majorities cycle' if cycles else 'no majority cycle'}"]
+
+
+class Progress:
+    """Says on a terminal what is being done, with what the library logs about it; silent elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self.quiet = quiet or not self.console.is_terminal
+
+    @contextmanager
+    def stage(self, words: str) -> Iterator[None]:
+        """Show `words` and what is logged while the body runs."""
+        if self.quiet:
+            yield
+            return
+        logger = logging.getLogger("nlhfsim")
+        before = logger.level
+        with self.console.status(f"{words} …") as status:
+            handler = _StatusHandler(words, status)
+            logger.addHandler(handler)
+            logger.setLevel(logging.DEBUG)
+            try:
+                yield
+            finally:
+                logger.removeHandler(handler)
+                logger.setLevel(before)
+
+
+class _StatusHandler(logging.Handler):
+    """Puts messages of the library behind the words of a status line."""
+
+    def __init__(self, words: str, status: Any) -> None:
+        super().__init__()
+        self.words, self.status, self.message = words, status, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one message; a step is shown behind the run that it belongs to."""
+        if record.levelno >= logging.INFO:
+            self.message = record.getMessage()
+            self.status.update(f"{self.words} … {self.message}")
+        else:
+            self.status.update(f"{self.words} … {self.message}, {record.getMessage()}")
