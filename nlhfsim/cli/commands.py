@@ -138,12 +138,12 @@ def run(**options: Any) -> None:
     if options["as_json"]:
         output.emit_json(result)
         return
-    columns = ["run", "steps", "oracle calls", "KL at start", "KL", "exploitability", "unregularized", "status"]
+    columns = ["run", "steps", "oracle calls", "KL at start", "KL", "E_beta", "E_0", "status"]
     rows = [
         [str(r), int(trajectory.steps[-1]), _calls(trajectory), *_numbers(trajectory, r), trajectory.status[r]]
         for r in range(trajectory.runs)
     ]
-    parameters = output.show(trajectory.params)
+    parameters = output.show(trajectory.params).replace("\n", " ")
     output.table(
         f"{trajectory.dynamics}({parameters}) on {options['source']}, beta = {game.beta:g}", columns, rows, trajectory.notes
     )
@@ -272,7 +272,7 @@ def _game_rows() -> list[dict[str, Any]]:
         {
             "name": name,
             "parameters": ", ".join(str(p).split(":")[0] + _default(p) for p in inspect.signature(build).parameters.values()),
-            "what": (inspect.getdoc(build) or "").splitlines()[0],
+            "what": (inspect.getdoc(build) or "").splitlines()[0].replace("`", ""),
         }
         for name, build in games.NAMED.items()
     ]

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,24 +65,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], not
     from rich.table import Table
 
     cells = [list(row) for row in rows]
-    shown = [[show(cell) for cell in row] for row in cells]
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for k, column in enumerate(columns):
         words = any(isinstance(row[k], (str, dict)) and row[k] for row in cells)
-        # Numbers and names are never cut: only headers and sentences may break.
-        longest = max((len(row[k]) for row in shown), default=0)
-        header = max((len(word) for word in column.split()), default=0)
-        least = max(header, min(longest, 24) if words and k > 0 else longest)
-        grid.add_column(column, justify="left" if words else "right", overflow="fold", min_width=least)
-    for line in shown:
-        grid.add_row(*line)
-    available = Console(file=sys.stdout).width if sys.stdout.isatty() else 120
+        grid.add_column(column, justify="left" if words else "right", no_wrap=True)
+    for row in cells:
+        grid.add_row(*(_broken(show(cell)) for cell in row))
+    # The console is as wide as the table: better a line that the terminal breaks than a number that is cut.
     console = Console(file=sys.stdout, highlight=False, width=10_000, markup=False)
-    console.width = max(available, console.measure(grid).minimum)
+    console.width = console.measure(grid).maximum
     console.print(title, style="bold", soft_wrap=True)
     console.print(grid)
     for note in notes:
         console.print(note, soft_wrap=True)
+
+
+def _broken(text: str) -> str:
+    """Break sentences, not what has line breaks already."""
+    return text if "\n" in text else textwrap.fill(text, 40)
 
 
 def show(value: Any) -> str:
@@ -97,7 +98,7 @@ def show(value: Any) -> str:
             return str(int(value))
         return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
     if isinstance(value, dict):
-        return ", ".join(f"{k}={show(v)}" for k, v in value.items())
+        return ",\n".join(f"{k}={show(v)}" for k, v in value.items())
     return str(value)
 
 
