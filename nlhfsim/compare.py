@@ -69,8 +69,8 @@ class Comparison:
         One a method, as given: ``dynamics``, ``params``, ``runs``, ``steps``, ``oracle_calls``, ``queries``, ``final_kl``,
         ``final_exploitability``, ``final_gap0`` (medians over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to
         that exploitability, exact up to 20,000 steps, ``inf`` if never), ``fitted_factor`` (of the KL a step),
-        ``proven_factor``, ``in_proven_range`` (None: nothing is proven), ``grid_points`` (0: run as given), ``at_edge``,
-        ``status``.
+        ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven), ``grid_points`` (0: run as given),
+        ``at_edge``, ``status``.
     trajectories : tuple of Trajectory
         The runs behind the rows.
     tunings : tuple of Tuning or None
@@ -381,7 +381,8 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
-        "in_proven_range": in_proven_range(game, resolved),
+        # A biased method has at best a neighbourhood of π* proven at a constant step.
+        "in_proven_range": in_proven_range(game, resolved) if resolved.method.fixed_point == "nash" else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
         "status": _status(trajectory),

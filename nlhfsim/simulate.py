@@ -149,7 +149,7 @@ def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Traje
     if isinstance(start, Trajectory):
         _ensure_continues(plan, start)
         first = int(start.steps[-1])
-        states = _states_of(start, plan.dynamics)
+        states = _states_of(start, plan)
         plan = _replace_runs(plan, start.runs)
         return joined(start, _run(plan, states, first))
     logs = start_policies(plan.game, start, plan.runs, plan.seed)
@@ -279,9 +279,9 @@ def _ensure_continues(plan: Plan, start: Trajectory) -> None:
         raise InputError("start is a trajectory that diverged; there is nothing finite to continue from")
 
 
-def _states_of(start: Trajectory, dynamics: Dynamics) -> list[list[Any]]:
+def _states_of(start: Trajectory, plan: Plan) -> list[list[Any]]:
     """Return the stored states of a trajectory as the method's own NamedTuples."""
-    probe = dynamics.method.init(None, dynamics.params, np.zeros(1))
+    probe = plan.dynamics.method.init(plan.game.contexts[0], plan.dynamics.params, np.zeros(plan.game.n))
     kind, runs, contexts = type(probe), start.runs, start.state["logits"].shape[1]
 
     def restore(run: int, context: int) -> Any:

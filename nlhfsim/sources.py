@@ -137,3 +137,18 @@ SELF_PLAY_PREFERENCE_OPTIMIZATION = Source(
     2024,
     "2405.00675",
 )
+OPTIMISTIC_MIRROR_DESCENT = Source(
+    "rakhlin2013optimization",
+    "Rakhlin, Alexander and Sridharan, Karthik",
+    "Optimization, Learning, and Games with Predictable Sequences",
+    2013,
+    "1311.1869",
+    "Advances in Neural Information Processing Systems",
+)
+MAGNETIC_PREFERENCE_OPTIMIZATION = Source(
+    "wang2024magnetic",
+    "Wang, Mingzhi and Ma, Chengdong and Chen, Qizhi and Meng, Linjian and Han, Yang and others",
+    "Magnetic Preference Optimization: Achieving Last-iterate Convergence for Language Model Alignment",
+    2024,
+    "2410.16714",
+)

@@ -336,6 +336,34 @@ def _nash_prox(
     return _iterate(start, step)
 
 
+def _ipo_md(P: Any, rho: Vector, beta: Number, start: Vector, step_size: Any, mixing: Any) -> Iterator[Vector]:
+    """Pairs and opponent from the mixture; the logits move along the mixture's covariance with the slope at the policy."""
+
+    def step(pi: Vector, t: int) -> Vector:
+        mixed = mixture(pi, rho, mixing)
+        slope = penalized_gradient(advantages(P, mixed), [(beta, rho)], pi)
+        mean = mp.fsum(m * s for m, s in zip(mixed, slope))
+        return simplex([p * mp.exp(_at(step_size, t) * m * (s - mean)) for p, m, s in zip(pi, mixed, slope)])
+
+    return _iterate(start, step)
+
+
+def _magnet_refresh(
+    P: Any, rho: Vector, beta: Number, start: Vector, step_size: Any, magnet: Any, refresh_every: int
+) -> Iterator[Vector]:
+    """Proximal steps of the game with the magnet in place of the reference; the magnet jumps every m-th step."""
+    anchor = start
+
+    def step(pi: Vector, t: int) -> Vector:
+        nonlocal anchor
+        pi = prox(advantages(P, pi), magnet, anchor, _at(step_size, t), pi)
+        if (t + 1) % refresh_every == 0:
+            anchor = pi
+        return pi
+
+    return _iterate(start, step)
+
+
 def _multiplicative_weights(P: Any, rho: Vector, beta: Number, start: Vector, step_size: Any) -> Iterator[Vector]:
     return _iterate(start, lambda pi, t: ascend(pi, advantages(P, pi), _at(step_size, t)))
 
@@ -352,6 +380,8 @@ METHODS: dict[str, Callable[..., Iterator[Vector]]] = {
     "ProximalPG": _proximal_pg,
     "NashProx": _nash_prox,
     "MultiplicativeWeights": _multiplicative_weights,
+    "IPOMD": _ipo_md,
+    "MagnetRefresh": _magnet_refresh,
 }
 
 

@@ -117,7 +117,9 @@ def test_oracle_calls_are_counted_right(name: str, monkeypatch: pytest.MonkeyPat
         if hasattr(module, "advantage"):
             real = module.advantage
             monkeypatch.setattr(module, "advantage", lambda payoff, policy, real=real: calls.append(1) or real(payoff, policy))
-    run_plain(method, game.contexts[0], game.reference, 1)
+    state = method.method.init(game.contexts[0], method.params, np.log(game.reference))
+    calls.clear()  # what a look-ahead method reads once at the start is not a step's
+    method.method.step(state, game.contexts[0], step_input(method), method.params)
     assert declared is None or declared(method.params) == len(calls)
 
 
@@ -339,7 +341,8 @@ MUTANTS: dict[str, Mutant] = {
     "doubled step": lambda m, context, state, stale: m.method.step(state, context, step_input(m, 2.0), m.params),
     "stale state": lambda m, context, state, stale: m.method.step(stale, context, step_input(m), m.params),
 }
-USES_NO_REFERENCE = {"MultiplicativeWeights": ("half beta", "another reference")}
+NO_REFERENCE = ("half beta", "another reference")
+USES_NO_REFERENCE = {"MultiplicativeWeights": NO_REFERENCE, "MagnetRefresh": NO_REFERENCE}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -849,3 +852,58 @@ def test_nash_prox_refuses_bad_parameters(parameters: dict[str, Any], message: s
 def test_proven_range_warning_is_a_nlhfsim_warning() -> None:
     """The warning that this module ignores can be filtered as one family."""
     assert issubclass(ProvenRangeWarning, nl.errors.NlhfsimWarning)
+
+
+# --- the methods that aim at the unregularized equilibrium, or look ahead with old news -------------------------------------
+
+
+def test_solved_magnets_are_the_proximal_point_method(family: Family) -> None:
+    """Refreshed when the inner game is solved, `MagnetRefresh` visits the iterates of `ProximalPoint` at β = 0, step 1/α."""
+    game = family["transitive-cyclic"].with_beta(0.0)
+    start = np.full(game.n, 1.0 / game.n)
+    run = nl.simulate(game, dynamics.MagnetRefresh(0.4, magnet=0.4), 3000, start=start, record_every=1)
+    magnets = [start]
+    assert run.log_policies is not None
+    state = dynamics.MagnetRefresh.method.init(game.contexts[0], None, np.log(start))
+    instance = dynamics.MagnetRefresh(0.4, magnet=0.4)
+    for _ in range(3000):
+        after = instance.method.step(state, game.contexts[0], 0.4, instance.params)
+        if not np.array_equal(after.log_magnet, state.log_magnet):
+            magnets.append(np.exp(after.log_magnet))
+        state = after
+    exact = nl.simulate(game, dynamics.ProximalPoint(1 / 0.4), 3, start=start, record_every=1)
+    assert len(magnets) > 3 and exact.log_policies is not None
+    np.testing.assert_allclose(magnets[1:4], np.exp(exact.log_policies[0, 1:4]), atol=1e-7)
+
+
+@pytest.mark.parametrize("every", [None, 200])
+def test_refreshed_magnets_reach_the_unregularized_equilibrium(every: int | None) -> None:
+    """On a biased cycle the last iterate of `MagnetRefresh` tends to the von Neumann winner, where a fixed magnet stays away."""
+    game = nl.games.rock_paper_scissors(margin=0.5, bias=-0.3, beta=0.0)
+    refreshed = nl.simulate(game, dynamics.MagnetRefresh(0.4, magnet=0.1, refresh_every=every), 20000, start=[0.8, 0.1, 0.1])
+    fixed = nl.simulate(game, dynamics.MagnetRefresh(0.4, magnet=0.1, refresh_every=10**6), 20000, start=[0.8, 0.1, 0.1])
+    assert refreshed.gap0[0, -1] < 1e-6 < 1e-3 < fixed.gap0[0, -1]
+
+
+def test_optimism_at_beta_zero_is_optimistic_weights(family: Family, starts: Starts) -> None:
+    """At β = 0 two consecutive half points differ by γ(2Aπ'_t - Aπ'_{t-1}) in their logits: optimistic multiplicative weights."""
+    context = family["cyclic-tournament"].with_beta(0.0).contexts[0]
+    method, gamma = example("OptimisticMirrorDescent"), 0.8
+    states = run_plain(method, context, starts["cyclic-tournament"][0], 6)
+    halves = [log_policy(s._replace(logits=s.logits + gamma * s.gain)) for s in states]
+    for k in range(1, 6):
+        moved = halves[k] - halves[k - 1] - gamma * (2 * states[k].gain - states[k - 1].gain)
+        assert np.ptp(moved) < 1e-12
+
+
+def test_mixing_is_where_ipo_md_is_biased(family: Family, equilibrium_of: Callable[..., nl.Equilibrium]) -> None:
+    """Without mixing IPO-MD is self-play policy gradient and keeps π*; with it the fixed point moves away."""
+    game = family["transitive-cyclic"]
+    equilibrium = equilibrium_of(game)
+    start = equilibrium.policy
+    same = nl.simulate(game, dynamics.SelfPlayPG(0.2), 50, start=family["transitive-cyclic"].reference)
+    none = nl.simulate(game, dynamics.IPOMD(0.2, mixing=0.0), 50, start=family["transitive-cyclic"].reference)
+    np.testing.assert_array_equal(same.parameters, none.parameters)
+    with pytest.warns(nl.errors.EquilibriumStartWarning):
+        moved = nl.simulate(game, dynamics.IPOMD(0.2, mixing=0.5), 3000, start=start)
+    assert moved.kl[0, -1] > 1e-4

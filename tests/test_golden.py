@@ -147,6 +147,9 @@ RUNS: dict[str, tuple[str, int, float, str, int, dict[str, Any]]] = {
     ),
     "nash prox, average": ("NashProx", 5, 0.3, "logistic", 12, {"step_size": 1.0, "proximal_step": 2.0, "averaging": 0.25}),
     "nash prox, refresh": ("NashProx", 3, 0.05, "zero-one", 12, {"step_size": 0.5, "proximal_step": 3.0, "refresh_every": 4}),
+    "optimistic": ("OptimisticMirrorDescent", 8, 0.05, "cyclic", 15, {"step_size": 1.25}),
+    "ipo-md": ("IPOMD", 5, 0.3, "zero-one", 12, {"step_size": 1.5, "mixing": 0.25}),
+    "magnet refresh": ("MagnetRefresh", 5, 0.3, "cyclic", 12, {"step_size": 1.5, "magnet": 0.25, "refresh_every": 5}),
     "weights, slow": ("MultiplicativeWeights", 12, 0.05, "logistic", 20, {"step_size": 0.25}),
     "weights, fast": ("MultiplicativeWeights", 5, 0.3, "cyclic", 12, {"step_size": 3.0}),
 }

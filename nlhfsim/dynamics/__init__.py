@@ -3,12 +3,15 @@
 from nlhfsim.dynamics import schedules
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, as_dynamics, build, get, names, register
 from nlhfsim.dynamics.extragradient import Extragradient
+from nlhfsim.dynamics.ipo_md import IPOMD
+from nlhfsim.dynamics.magnet_refresh import MagnetRefresh
 from nlhfsim.dynamics.magnetic_mirror_descent import MagneticMirrorDescent
 from nlhfsim.dynamics.multiplicative_weights import MultiplicativeWeights
 from nlhfsim.dynamics.nash_md import NashMD
 from nlhfsim.dynamics.nash_mirror_prox import NashMirrorProx
 from nlhfsim.dynamics.nash_prox import NashProx
 from nlhfsim.dynamics.natural_pg import NaturalPG
+from nlhfsim.dynamics.optimistic_mirror_descent import OptimisticMirrorDescent
 from nlhfsim.dynamics.proximal_pg import ProximalPG
 from nlhfsim.dynamics.proximal_point import ProximalPoint
 from nlhfsim.dynamics.self_play_pg import SelfPlayPG
@@ -16,7 +19,9 @@ from nlhfsim.dynamics.self_play_pg import SelfPlayPG
 __all__ = [
     "Dynamics",
     "Extragradient",
+    "IPOMD",
     "LogPolicy",
+    "MagnetRefresh",
     "MagneticMirrorDescent",
     "Method",
     "MultiplicativeWeights",
@@ -25,6 +30,7 @@ __all__ = [
     "NashProx",
     "NaturalPG",
     "NoParams",
+    "OptimisticMirrorDescent",
     "ProvenRange",
     "ProximalPG",
     "ProximalPoint",
