@@ -66,20 +66,27 @@ def compilable(helper: Callable[..., Any]) -> None:
 
 
 @functools.cache
-def compile_loop(step: Callable[..., Any]) -> Callable[..., Any]:
+def compile_loop(step: Callable[..., Any], fields: tuple[str, ...]) -> Callable[..., Any]:
     """Compile a method's step together with the loop around it.
 
     A step of this package is kept on disk, so that a second process does not compile it again; see `loop_cache`.
 
+    Parameters
+    ----------
+    step : callable
+        The method's step.
+    fields : tuple of str
+        The fields of its state.
+
     Returns
     -------
     callable
-        ``loop(state, context, step_sizes, params) -> (state, steps done)``: one step for each entry of `step_sizes`; it ends
-        early after the first step whose logits are not finite. It releases the global interpreter lock.
+        ``loop(state, context, step_sizes, params) -> (*fields of the state, steps done)``: one step for each entry of
+        `step_sizes`; it ends early after the first step whose logits are not finite. It releases the global interpreter lock.
     """
-    cached = loop_cache.load(step)
+    cached = loop_cache.load(step, fields)
     if cached is not None:
         return cached
     names = {"njit": njit, "np": np, "plain_step": step}
-    exec(loop_cache.LOOP.replace("CACHE", "False"), names)
+    exec(loop_cache.source(fields, cached=False), names)
     return names["loop"]  # type: ignore[return-value]

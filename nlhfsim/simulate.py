@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +36,7 @@ from nlhfsim.trajectory import METRICS, Trajectory, joined
 STARTS = ("reference", "uniform", "random")
 _LOGGER = logging.getLogger(__name__)
 _BLOCK = 2**22
+_PORTION = 10**8
 _PER_DECADE = 20
 _AT_EQUILIBRIUM = 1e-12
 
@@ -299,7 +303,7 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     inner = 1 if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
     table = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, first * inner, last * inner)
     table = table if dynamics.method.inner_steps is None else table.reshape(plan.n_steps, inner)
-    loop = _loop(dynamics, plan.compiled)
+    loop = _loop(dynamics, states[0][0]._fields, plan.compiled)
     log_equilibria = None
     if plan.equilibrium is not None and plan.equilibrium.status != "failed":
         log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
@@ -317,22 +321,22 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     return _collect(plan, steps, recorders)
 
 
-def _loop(dynamics: Dynamics, compiled: bool) -> Callable[..., Any]:
-    """Return ``loop(state, context, step_sizes, params)``, compiled or plain."""
+def _loop(dynamics: Dynamics, fields: tuple[str, ...], compiled: bool) -> Callable[..., Any]:
+    """Return ``loop(state, context, step_sizes, params) -> (*fields of the state, steps done)``, compiled or plain."""
     if compiled:
         from nlhfsim import kernels
 
         for helper in dynamics.method.helpers:
             kernels.compilable(helper)
-        return kernels.compile_loop(dynamics.method.step)
+        return kernels.compile_loop(dynamics.method.step, fields)
     step = dynamics.method.step
 
-    def plain(state: Any, context: Context, step_sizes: Array, params: Any) -> tuple[Any, int]:
+    def plain(state: Any, context: Context, step_sizes: Array, params: Any) -> tuple[Any, ...]:
         for t, step_size in enumerate(step_sizes):
             state = step(state, context, step_size, params)
             if not np.isfinite(state.logits).all():
-                return state, t + 1
-        return state, len(step_sizes)
+                return (*state, t + 1)
+        return (*state, len(step_sizes))
 
     return plain
 
@@ -353,6 +357,8 @@ class _ContextRun:
         n = len(self.state.logits)
         self.log_policies = np.empty((len(steps), n)) if keep else None
         self.values = {name: np.full(len(steps), np.nan) for name in METRICS}
+        # Compiled code hears no interrupt, so it is given at most about half a second of work at a time.
+        self.portion = max(1, _PORTION // ((n * n + 50) * (table.shape[1] if table.ndim == 2 else 1)))
         block = max(1, _BLOCK // n)
         for begin in range(0, len(steps), block):
             chosen = range(begin, min(begin + block, len(steps)))
@@ -369,13 +375,34 @@ class _ContextRun:
         _LOGGER.debug("step %d of %d", steps[record], steps[-1])
         if record > 0 and self.diverged_at is None:
             begin, end = int(steps[record - 1] - steps[0]), int(steps[record] - steps[0])
-            with np.errstate(all="ignore"):
-                self.state, done = self.loop(self.state, self.context, table[begin:end], self.params)
-            if not np.isfinite(self.state.logits).all():
-                self.diverged_at = int(steps[record - 1]) + int(done)
+            for part in range(begin, end, self.portion):
+                sizes = table[part : min(part + self.portion, end)]
+                with np.errstate(all="ignore"), _interrupts_deferred():
+                    *fields, done = self.loop(self.state, self.context, sizes, self.params)
+                self.state = type(self.state)(*fields)
+                if not np.isfinite(self.state.logits).all():
+                    self.diverged_at = int(steps[0]) + part + int(done)
+                    break
         if self.diverged_at is not None:
             return np.full(len(self.state.logits), np.nan)
         return log_softmax(self.state.logits)
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold back an interrupt until compiled code has handed its result over: raised in between, it would crash the process."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])
 
 
 def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[_ContextRun]]) -> Trajectory:

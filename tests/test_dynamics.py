@@ -264,7 +264,9 @@ def test_compiled_is_plain(name: str, family: Family, starts: Starts) -> None:
 @pytest.mark.parametrize("name", COMPILED)
 def test_nothing_compiles_twice(name: str, family: Family, starts: Starts, tmp_path: Path) -> None:
     """One compilation a method serves every game, start, continuation, and game derived from another."""
-    loop: Any = kernels.compile_loop(dynamics.get(name).method.step)
+    method = example(name)
+    state = method.method.init(family["random"].contexts[0], method.params, family["random"].log_reference)
+    loop: Any = kernels.compile_loop(method.method.step, state._fields)
     nl.simulate(family["random"], example(name), 2, start=starts["random"], equilibrium=False)
     known = len(loop.signatures)
     readonly = starts["contexts"].copy()

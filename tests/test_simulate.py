@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -403,3 +408,26 @@ def test_huge_but_finite_logits_lose_no_steps(compiled: bool, cycle: nl.Preferen
     method = _spec.Method("Counting", step, init=lambda context, params, logs: Counting(logs, 0))
     run = nl.simulate(cycle, _spec.Dynamics(method, step_size=1.0), 10, start=START, record_every=10, compiled=compiled)
     assert run.status == ("completed",) and run.state["taken"].tolist() == [[10]]
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the compiler is off")
+def test_an_interrupt_ends_a_compiled_run_cleanly() -> None:
+    """Ctrl-C in the middle of compiled steps is a KeyboardInterrupt, soon, and never a crash of the process."""
+    script = """
+import warnings; warnings.simplefilter("ignore")
+import nlhfsim as nl
+game = nl.games.cyclic_tournament(9, beta=0.01)
+nl.simulate(game, nl.dynamics.NashProx(0.5), 10, equilibrium=False)
+print("running", flush=True)
+try:
+    nl.simulate(game, nl.dynamics.NashProx(0.5), 10**7, equilibrium=False, record_every=1000)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    for delay in (0.05, 0.3):
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert child.stdout is not None and child.stdout.readline() == "running\n"
+        time.sleep(delay)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, out) == (0, "interrupted\n"), err

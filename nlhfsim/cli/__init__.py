@@ -6,6 +6,7 @@ needs it.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("nlhfsim: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     else:
         sys.exit(code if isinstance(code, int) else 0)

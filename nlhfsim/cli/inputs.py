@@ -90,6 +90,8 @@ def read_policy(option: str, text: str, game: PreferenceGame) -> Array | None:
 def _policy_file(option: str, path: Path) -> Array:
     import json
 
+    if not path.exists():
+        raise DataError(f"{option}: {str(path)!r} does not exist")
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
@@ -150,6 +152,8 @@ def build_method(name: str, given: dict[str, Any]) -> Dynamics:
     """Return a registered method with the parameters that are meant for it."""
     from nlhfsim import dynamics
 
+    if "," in name:
+        raise InputError(f"--dynamics {name!r} must be one method; 'nlhfsim compare' takes several")
     return dynamics.build(name, **given)
 
 
