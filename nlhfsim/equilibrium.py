@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_choice
-from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.games.payoffs import Context
 from nlhfsim.games.responses import context_exploitability, log_ratio_residual
 from nlhfsim.solvers import Answer, tolerance
@@ -104,6 +104,7 @@ def solve(game: PreferenceGame, method: str = "auto") -> Equilibrium:
     >>> equilibrium.policy.round(3), equilibrium.status
     (array([0.417, 0.167, 0.417]), 'certified')
     """
+    ensure_game(game)
     chosen = ensure_choice("method", method, METHODS)
     if chosen == "newton" and game.beta == 0:
         raise InputError("method = 'newton' needs beta > 0; at beta = 0 use 'interior-point' or 'cvxpy'")
@@ -131,6 +132,7 @@ def solve_path(game: PreferenceGame, betas: npt.ArrayLike) -> list[Equilibrium]:
     >>> [round(float(equilibrium.policy[1]), 3) for equilibrium in path]
     [0.206, 0.154, 0.085]
     """
+    ensure_game(game)
     values = np.atleast_1d(ensure_array("betas", betas))
     if values.ndim != 1 or (values < 0).any():
         raise InputError(f"betas must be a list of numbers none of which is negative, got {np.asarray(betas).tolist()}")

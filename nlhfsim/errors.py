@@ -123,6 +123,8 @@ def position(index: Iterable[int]) -> str:
 def ensure_array(name: str, value: object) -> Array:
     """Return `value` as a fresh float64 array without NaN or infinity."""
     try:
+        if np.iscomplexobj(np.asarray(value)):
+            raise TypeError("it is complex")
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers: {error}") from None

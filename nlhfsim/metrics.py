@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_between, ensure_positive
 from nlhfsim.games.payoffs import Context
 from nlhfsim.games.responses import context_exploitability, context_gap0
-from nlhfsim.simplex import kl_log, span
+from nlhfsim.simplex import kl_log, spread
 
 BY_CONTEXT = ("kl", "exploitability", "gap0", "span", "min_probability")
 
@@ -28,7 +28,7 @@ def of_context(context: Context, log_policies: Array, log_equilibrium: Array | N
         "kl": kl,
         "exploitability": context_exploitability(context, log_policies),
         "gap0": context_gap0(context, log_policies),
-        "span": span(log_policies - context.log_reference),
+        "span": spread(log_policies - context.log_reference),
         "min_probability": np.exp(log_policies.min(axis=-1)),
     }
 

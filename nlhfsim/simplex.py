@@ -32,8 +32,15 @@ def span(values: npt.ArrayLike) -> Array:
     >>> float(nl.span([0.5, -1.0, 2.0]))
     3.0
     """
-    array = np.asarray(values, dtype=np.float64)
-    return np.asarray(array.max(axis=-1) - array.min(axis=-1))
+    array = ensure_array("values", values)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise InputError(f"values has shape {array.shape}, must hold at least one value on its last axis")
+    return spread(array)
+
+
+def spread(values: Array) -> Array:
+    """Return the span over the last axis without checks; NaN stays NaN."""
+    return np.asarray(values.max(axis=-1) - values.min(axis=-1))
 
 
 # Taylor coefficients of d + expm1(-d) = d^2/2! - d^3/3! + ...; 15 terms are below rounding for |d| < 0.3.

@@ -28,7 +28,7 @@ from nlhfsim.errors import (
     ensure_distribution,
     ensure_integer,
 )
-from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.games.payoffs import Context
 from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS, Trajectory, joined
@@ -79,8 +79,8 @@ def simulate(
         before: only its name can be compared).
     record_every : int or sequence of int, optional
         Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
-    keep_policies : "all", "final" or False
-        Which policies the trajectory keeps.
+    keep_policies : "all", "final" or bool
+        Which policies the trajectory keeps; True is "all", False none.
     equilibrium : Equilibrium or False, optional
         The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN.
     compiled : bool
@@ -112,7 +112,7 @@ def simulate(
     (('completed',), True)
     """
     ensure_choice("feedback", feedback, ("exact",))
-    _ensure_game(game)
+    ensure_game(game)
     target = None if equilibrium is False else solved_target(game, equilibrium)  # type: ignore[arg-type]
     dynamics = as_dynamics(method).resolve(game.contexts)
     warn_outside_proven_range(game, dynamics)
@@ -245,7 +245,7 @@ def _proven_factor(game: PreferenceGame, dynamics: Dynamics) -> float | None:
 
 def solved_target(game: PreferenceGame, equilibrium: Equilibrium | None) -> Equilibrium:
     """Return the equilibrium that KL is measured to: the one given, checked to be this game's, or solved now."""
-    _ensure_game(game)
+    ensure_game(game)
     if equilibrium is None:
         return solve(game)
     if not isinstance(equilibrium, Equilibrium):
@@ -255,14 +255,9 @@ def solved_target(game: PreferenceGame, equilibrium: Equilibrium | None) -> Equi
     return equilibrium
 
 
-def _ensure_game(game: Any) -> None:
-    if not isinstance(game, PreferenceGame):
-        raise InputError(f"game = {game!r} must be a PreferenceGame, such as nl.games.rock_paper_scissors()")
-
-
 def _ensure_keep(keep_policies: Any) -> str | bool:
-    if keep_policies is False:
-        return False
+    if isinstance(keep_policies, bool):
+        return "all" if keep_policies else False
     return ensure_choice("keep_policies", keep_policies, ("all", "final"))
 
 

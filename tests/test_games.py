@@ -422,3 +422,29 @@ def test_a_payoff_form_is_validated_too(matrix: Any, message: str) -> None:
     game = PreferenceGame(DensePayoff(mine))
     mine[0, 1] = 0.1
     assert game.preferences[0, 1] == 0.9 and mine.flags.writeable
+
+
+def test_single_precision_is_rounding_not_an_error() -> None:
+    """P in float32 misses P + P^T = 1 by its own rounding, which is forgiven; in float64 the same gap is not."""
+    upper = np.triu(np.random.default_rng(3).random((6, 6)), 1)
+    exact = upper + np.tril(1 - upper.T, -1) + np.eye(6) / 2
+    single = exact.astype(np.float32)
+    assert np.abs(single.astype(float) + single.T.astype(float) - 1).max() > 1e-8
+    np.testing.assert_allclose(PreferenceGame(single).preferences, exact, atol=1e-7)
+    wrong = exact.copy()
+    wrong[0, 1] += 1e-7
+    with pytest.raises(InputError, match="must be 1"):
+        PreferenceGame(wrong)
+
+
+def test_complex_numbers_and_what_is_no_game_are_refused() -> None:
+    """An imaginary part is not dropped in silence, and functions of a game say what they want."""
+    import nlhfsim as nl
+
+    with pytest.raises(InputError, match="it is complex"):
+        PreferenceGame(np.full((2, 2), 0.5 + 0.1j))
+    for call in (nl.solve, nl.best_response, nl.exploitability):
+        with pytest.raises(InputError, match="must be a PreferenceGame"):
+            call([[0.5]], [1.0]) if call is not nl.solve else call([[0.5]])
+    with pytest.raises(InputError, match="at least one value"):
+        nl.span([])

@@ -100,7 +100,9 @@ def test_records_hold_the_definitions(two: nl.PreferenceGame) -> None:
     np.testing.assert_allclose(run.min_probability, policies.min(axis=(-1, -2)), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("keep", "policies", "final"), [("all", True, True), ("final", False, True), (False, False, False)])
+@pytest.mark.parametrize(
+    ("keep", "policies", "final"), [("all", True, True), (True, True, True), ("final", False, True), (False, False, False)]
+)
 def test_keep_policies(keep: Any, policies: bool, final: bool, cycle: nl.PreferenceGame) -> None:
     """All policies, the last ones, or none are kept; the metrics are there either way."""
     run = nl.simulate(cycle, MIRROR, 5, start=START, keep_policies=keep)
@@ -192,7 +194,7 @@ def test_given_starts(start: Any, runs: int, expected: Any, two: nl.PreferenceGa
         ({"record_every": 0}, "record_every = 0 must be at least 1"),
         ({"record_every": [1, -2]}, "record_every = -2 must be at least 0"),
         ({"record_every": "all"}, "record_every = 'all' must be"),
-        ({"keep_policies": True}, "keep_policies = True is unknown"),
+        ({"keep_policies": "some"}, "keep_policies = 'some' is unknown"),
         ({"feedback": "sampled"}, "feedback = 'sampled' is unknown"),
         ({"equilibrium": True}, "must be the result of nl.solve"),
         ({"equilibrium": [0.3, 0.3, 0.4]}, "must be the result of nl.solve"),

@@ -22,8 +22,6 @@ from nlhfsim.errors import (
 from nlhfsim.games.payoffs import Context, DensePayoff, Payoff, advantage, dense, n_actions
 from nlhfsim.simplex import kl_log, safe_log
 
-_TOLERANCE = 1e-8
-
 
 class PreferenceGame:
     """A KL-regularized preference game over finitely many actions, in one or several contexts. Immutable.
@@ -32,7 +30,7 @@ class PreferenceGame:
     ----------
     preferences : array_like or payoff form, or a sequence of payoff forms
         P of shape ``(n, n)``, or ``(contexts, n, n)``: ``P[y, y']`` is the probability that y is preferred to y', so
-        ``P + P.T == 1`` with 1/2 on the diagonal (checked to 1e-8, then made exact).
+        ``P + P.T == 1`` with 1/2 on the diagonal (checked to 1e-8, for single precision to 1e-6, then made exact).
     beta : float
         Regularization β ≥ 0; 0 is the unregularized game.
     reference : array_like, optional
@@ -258,6 +256,13 @@ class PreferenceGame:
         return PreferenceGame(forms, **(same | changes))
 
 
+def ensure_game(game: object) -> PreferenceGame:
+    """Return `game` if it is one, else raise `InputError` saying how to make one."""
+    if isinstance(game, PreferenceGame):
+        return game
+    raise InputError(f"game = {game!r} must be a PreferenceGame, such as nl.PreferenceGame(P, beta=0.1)")
+
+
 def _rebuild(
     forms: Any, beta: float, reference: Array, labels: Sequence[str], weights: Array, comparisons: Any
 ) -> PreferenceGame:
@@ -275,7 +280,7 @@ def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
         raise InputError(f"preferences has shape {matrix.shape}, must be square: (n, n) or (contexts, n, n)")
     if 0 in matrix.shape:
         raise InputError(f"preferences has shape {matrix.shape}, must hold at least one action and one context")
-    _check_probabilities(matrix)
+    _check_probabilities(matrix, 1e-6 if np.asarray(preferences).dtype in (np.float32, np.float16) else 1e-8)
     advantages = np.clip(matrix, 0.0, 1.0) - 0.5
     advantages = np.ascontiguousarray((advantages - np.swapaxes(advantages, -1, -2)) / 2)
     advantages.setflags(write=False)
@@ -300,13 +305,13 @@ def _validated(payoff: Any) -> Payoff:
     return DensePayoff(frozen)
 
 
-def _check_probabilities(matrix: Array) -> None:
-    outside = np.argwhere((matrix < -_TOLERANCE) | (matrix > 1 + _TOLERANCE))
+def _check_probabilities(matrix: Array, tolerance: float) -> None:
+    outside = np.argwhere((matrix < -tolerance) | (matrix > 1 + tolerance))
     if len(outside):
         where = tuple(outside[0])
         raise InputError(f"preferences{position(where)} = {matrix[where]:g} is outside [0, 1], must be a probability")
     total = matrix + np.swapaxes(matrix, -1, -2)
-    off = np.argwhere(np.abs(total - 1) > _TOLERANCE)
+    off = np.argwhere(np.abs(total - 1) > tolerance)
     if len(off):
         where = tuple(off[0])
         mirror = (*where[:-2], where[-1], where[-2])

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_distribution
-from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import kl_log, log_softmax, safe_log, span
+from nlhfsim.simplex import kl_log, log_softmax, safe_log, spread
 
 
 def log_best_response(context: Context, log_policy: Array) -> Array:
@@ -34,7 +34,7 @@ def context_gap0(context: Context, log_policy: Array) -> Array:
 
 def log_ratio_residual(context: Context, log_policy: Array) -> float:
     """Return ``‖log μ - log BR(μ)‖_sp`` of one log-policy ``(n,)`` in a context with β > 0; 0 exactly at π*."""
-    return float(span(log_policy - log_best_response(context, log_policy)))
+    return float(spread(log_policy - log_best_response(context, log_policy)))
 
 
 def exploitability_by_context(game: PreferenceGame, log_policy: Array, *, regularized: bool = True) -> Array:
@@ -84,6 +84,7 @@ def exploitability(
     >>> nl.exploitability(game, game.reference)
     0.0
     """
+    ensure_game(game)
     logs = _as_log_policy(game, policy, log_policy)
     return float(game.average(exploitability_by_context(game, logs, regularized=regularized)))
 
@@ -100,6 +101,7 @@ def best_response(game: PreferenceGame, policy: npt.ArrayLike) -> Array:
     >>> nl.best_response(game, [1, 0, 0])   # paper beats rock
     array([0., 1., 0.])
     """
+    ensure_game(game)
     mu = ensure_distribution("policy", policy, game.policy_shape, full_support=False)
     if game.beta == 0:
         gains = game.advantage(mu)

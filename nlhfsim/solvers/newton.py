@@ -9,7 +9,7 @@ import numpy as np
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, dense
 from nlhfsim.games.responses import log_best_response, log_ratio_residual
-from nlhfsim.simplex import log_softmax, span
+from nlhfsim.simplex import log_softmax, spread
 from nlhfsim.solvers import Answer, tolerance
 
 
@@ -25,13 +25,13 @@ def newton(context: Context, log_start: Array, target: float = 0.0, max_iteratio
     """
     log_policy = log_softmax(np.asarray(log_start))
     defect = _defect(context, log_policy)
-    best, best_residual = log_policy, float(span(defect))
+    best, best_residual = log_policy, float(spread(defect))
     for iteration in range(max_iterations):
         if best_residual <= target:
             return best, f"newton: residual {best_residual:.1e} after {iteration} iterations"
         step = _newton_step(context, log_policy, defect)
         log_policy, defect, damping = _backtrack(context, log_policy, defect, step)
-        residual = float(span(defect))
+        residual = float(spread(defect))
         if residual < best_residual:
             slow = damping == 1 and residual > 0.5 * best_residual and residual < tolerance(context.beta)
             best, best_residual = log_policy, residual
