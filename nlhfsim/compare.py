@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -101,7 +101,7 @@ def tune(
     grid: npt.ArrayLike | Mapping[str, Sequence[Any]] | None = None,
     *,
     oracle_calls: int = 2000,
-    metric: str = "kl",
+    metric: str | None = None,
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
@@ -120,9 +120,9 @@ def tune(
         six a decade; for a bare method times the values that its metadata names for other parameters.
     oracle_calls : int
         Budget of every grid point.
-    metric : str
-        ``"kl"``, ``"exploitability"`` or ``"gap0"``, at the end of the budget, median over runs; among those at or below 1e-12
-        the earliest.
+    metric : str, optional
+        ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0), at the end of the budget, median over
+        runs; among values at or below 1e-12 the earliest.
     runs, seed, start, equilibrium
         As for `nlhfsim.simulate`.
 
@@ -139,10 +139,9 @@ def tune(
     >>> tuning.best
     NashMirrorProx(step_size=2)
     """
-    ensure_choice("metric", metric, METRICS)
     settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, solved_target(game, equilibrium))
     contestant = _contestant(method)
-    tuning = _tune(settings, contestant, contestant.default_grid() if grid is None else grid, metric)
+    tuning = _tune(settings, contestant, contestant.default_grid() if grid is None else grid, settings.metric(metric))
     warn_flat(tuning.trajectory)
     return tuning
 
@@ -153,7 +152,7 @@ def compare(
     *,
     oracle_calls: int = 2000,
     step_sizes: npt.ArrayLike | Mapping[str, Any] | str | None = None,
-    metric: str = "kl",
+    metric: str | None = None,
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
@@ -173,8 +172,8 @@ def compare(
         None: an instance with a step size runs as given, all else is tuned on the default grid (see `tune`). ``"default"``:
         every method is tuned on the default grid; an array: on these step sizes. A mapping gives a grid (of steps, or of
         several parameters by name) for methods by name.
-    metric : str
-        What tuning minimizes: ``"kl"`` (at β = 0 rather ``"gap0"``), ``"exploitability"``, ``"gap0"``.
+    metric : str, optional
+        What tuning minimizes: ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0).
     runs, seed, start, equilibrium
         As for `nlhfsim.simulate`.
 
@@ -196,7 +195,6 @@ def compare(
     >>> [row["dynamics"] for row in sorted(comparison.rows, key=lambda row: row["final_kl"])]
     ['NashMirrorProx', 'SelfPlayPG']
     """
-    ensure_choice("metric", metric, METRICS)
     chosen = [methods] if isinstance(methods, (str, Dynamics)) else list(methods)
     if not chosen:
         raise InputError("methods is empty, must name at least one method")
@@ -205,8 +203,9 @@ def compare(
     settings = _Settings(game, _ensure_budget(oracle_calls), runs, seed, start, target)
     for contestant in contestants:
         settings.steps(contestant.dynamics)
+    criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
-        ensure_choice("step_sizes", name, {*names(), *(contestant.dynamics.name for contestant in contestants)})
+        ensure_choice("step_sizes", name, {contestant.dynamics.name for contestant in contestants})
     tunings: list[Tuning | None] = []
     trajectories, rows = [], []
     for contestant in contestants:
@@ -214,7 +213,7 @@ def compare(
         if grid is None:
             tuning, best, trajectory = None, contestant.dynamics, settings.run(contestant.dynamics)
         else:
-            tuning = _tune(settings, contestant, grid, metric)
+            tuning = _tune(settings, contestant, grid, criterion)
             best, trajectory = tuning.best, tuning.trajectory
         tunings.append(tuning)
         trajectories.append(trajectory)
@@ -262,6 +261,16 @@ class _Settings:
             raise InputError(f"oracle_calls = {self.budget} must be at least {calls}, one step of {dynamics.name}")
         return self.budget // calls
 
+    def metric(self, name: str | None) -> str:
+        """Return what tuning minimizes: by default KL, at β = 0, where π* need not be unique, the unregularized gap."""
+        chosen = ensure_choice("metric", name or ("kl" if self.game.beta > 0 else "gap0"), METRICS)
+        if chosen == "kl" and self.equilibrium.status == "failed":
+            raise InputError(
+                f"metric = 'kl' needs the equilibrium, which was not found ({self.equilibrium.solver_status}); "
+                "use metric='exploitability'"
+            )
+        return chosen
+
     def run(self, dynamics: Dynamics, *, keep: bool = True) -> Trajectory:
         """Run one method for the budget."""
         resolved = dynamics.resolve(self.game.contexts)
@@ -291,7 +300,8 @@ def _grid_for(contestant: _Contestant, step_sizes: Any) -> Any:
         return contestant.default_grid()
     unnamed = contestant.default_grid() if contestant.dynamics.step_size is None else None
     if isinstance(step_sizes, Mapping):
-        return step_sizes.get(contestant.dynamics.name, unnamed)
+        named = step_sizes.get(contestant.dynamics.name, unnamed)
+        return contestant.default_grid() if isinstance(named, str) and named == "default" else named
     return unnamed if step_sizes is None else step_sizes
 
 
@@ -302,6 +312,8 @@ def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
             if np.ndim(values) == 0:
                 raise InputError(f"grid[{name!r}] = {values!r} must be a list of values to try")
         axes = {str(name): list(values) for name, values in grid.items()}
+    elif isinstance(grid, list | tuple) and any(callable(step) for step in grid):
+        axes = {dynamics.method.scheduled: list(grid)}
     else:
         steps = np.atleast_1d(ensure_array("grid", grid))
         if steps.ndim != 1:
@@ -319,6 +331,9 @@ def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
         step = point[scheduled]
         return dynamics.with_step(step if callable(step) else ensure_positive(f"grid: {scheduled}", step))
     if dynamics.name not in names():
+        own = {name: value for name, value in point.items() if name != scheduled}
+        if set(own) <= set(getattr(dynamics.params, "_fields", ())):
+            return replace(dynamics, params=dynamics.params._replace(**own), step_size=point.get(scheduled, dynamics.step_size))
         raise InputError(
             f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only {scheduled} can be tuned"
         )

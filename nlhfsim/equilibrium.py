@@ -163,6 +163,11 @@ def _solve_context(context: Context, method: str, warm: Array | None = None) -> 
         polished, words = newton(context, np.maximum(reference.log_policy, -1e4))
         if log_ratio_residual(context, polished) < log_ratio_residual(context, answer.log_policy):
             return Answer(polished, "cvxpy+newton", f"{reference.words}; {words}")
+    if method == "auto" and context.beta < 1e-8 and log_ratio_residual(context, answer.log_policy) > tolerance(context.beta):
+        # At so small a β the unregularized centre may be nearer than where the continuation stalled.
+        centre = solve_by_interior_point(context)
+        if context_exploitability(context, centre.log_policy) < context_exploitability(context, answer.log_policy):
+            return Answer(centre.log_policy, centre.method, f"{answer.words}; {centre.words}")
     return answer
 
 

@@ -87,13 +87,15 @@ def ensure_between(name: str, value: object, low: float, high: float) -> float:
     return number
 
 
-def ensure_integer(name: str, value: object, minimum: int = 0) -> int:
-    """Return `value` as an int >= `minimum`."""
+def ensure_integer(name: str, value: object, minimum: int = 0, maximum: int = 2**53) -> int:
+    """Return `value` as an int between `minimum` and `maximum`."""
     number = ensure_real(name, value)
     if number != int(number):
         raise InputError(f"{name} = {number:g} must be a whole number")
     if number < minimum:
         raise InputError(f"{name} = {int(number)} must be at least {minimum}")
+    if number > maximum:
+        raise InputError(f"{name} = {number:g} must be at most {maximum}")
     return int(number)
 
 
@@ -125,6 +127,8 @@ def ensure_array(name: str, value: object) -> Array:
     try:
         if np.iscomplexobj(np.asarray(value)):
             raise TypeError("it is complex")
+        if np.ma.is_masked(value):
+            raise TypeError("some of its entries are masked")
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers: {error}") from None
@@ -133,6 +137,23 @@ def ensure_array(name: str, value: object) -> Array:
         where = tuple(bad[0])
         raise InputError(f"{name}{position(where) if where else ''} = {array[where]} must be finite")
     return array
+
+
+def by_label(name: str, value: object, labels: tuple[str, ...]) -> object:
+    """Return `value`, the entries of a pandas Series put in the order of `labels`; anything else as it is.
+
+    A Series numbered from 0 is taken by position. One with other labels is refused.
+    """
+    index = getattr(value, "index", None)
+    if index is None or callable(index) or not hasattr(value, "to_numpy") or hasattr(value, "columns"):
+        return value
+    names = [str(entry) for entry in index]
+    if names == [str(i) for i in range(len(names))] or names == list(labels):
+        return value.to_numpy()
+    if sorted(names) != sorted(labels):
+        raise InputError(f"{name} is labelled {', '.join(names)}, must be labelled {', '.join(labels)} like the actions")
+    array = value.to_numpy()
+    return array[[names.index(label) for label in labels]]
 
 
 def ensure_distribution(name: str, value: object, shape: tuple[int, ...], *, full_support: bool) -> Array:

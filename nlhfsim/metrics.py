@@ -52,8 +52,8 @@ def first_passage(times: npt.ArrayLike, values: npt.ArrayLike, eps: float) -> Ar
     array([10., inf])
     """
     threshold = ensure_positive("eps", eps)
-    clock = np.asarray(times, dtype=np.float64)
-    below = np.asarray(values, dtype=np.float64) <= threshold
+    clock, rows = _records(times, values)
+    below = rows <= threshold
     return np.where(below.any(axis=-1), clock[below.argmax(axis=-1)], np.inf)
 
 
@@ -79,10 +79,19 @@ def fit_rate(times: npt.ArrayLike, values: npt.ArrayLike, *, floor: float = 1e-2
     >>> round(float(nl.metrics.fit_rate(t, 3 * 0.9**t)), 12)
     0.9
     """
-    clock = np.asarray(times, dtype=np.float64)
-    rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    clock, rows = _records(times, values)
     factors = np.array([_fit_row(clock, row, floor) for row in rows.reshape(-1, len(clock))])
     return factors.reshape(np.shape(values)[:-1])
+
+
+def _records(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return times ``(records,)``, increasing, and values ``(..., records)``."""
+    clock, rows = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if clock.ndim != 1 or rows.ndim == 0 or rows.shape[-1] != len(clock):
+        raise InputError(f"values has shape {rows.shape}, must end in the number of times, {clock.shape}")
+    if (np.diff(clock) <= 0).any():
+        raise InputError("times must be increasing")
+    return clock, rows
 
 
 def _fit_row(clock: Array, row: Array, floor: float) -> float:

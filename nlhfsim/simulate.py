@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from nlhfsim.errors import (
     EquilibriumStartWarning,
     InputError,
     ProvenRangeWarning,
+    by_label,
     ensure_array,
     ensure_choice,
     ensure_distribution,
@@ -119,7 +120,7 @@ def simulate(
     plan = Plan(
         game=game,
         dynamics=dynamics,
-        n_steps=ensure_integer("n_steps", n_steps),
+        n_steps=ensure_integer("n_steps", n_steps, 0, 10**10),
         runs=ensure_integer("runs", runs, 1),
         seed=ensure_integer("seed", seed),
         record_every=record_every,
@@ -154,10 +155,12 @@ def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Traje
         _ensure_continues(plan, start)
         first = int(start.steps[-1])
         states = _states_of(start, plan)
-        plan = _replace_runs(plan, start.runs)
+        if plan.runs not in (1, start.runs):
+            raise InputError(f"start holds {start.runs} runs but runs = {plan.runs}; they must agree")
+        plan = replace(plan, runs=start.runs, seed=start.seed)
         return joined(start, _run(plan, states, first))
     logs = start_policies(plan.game, start, plan.runs, plan.seed)
-    plan = _replace_runs(plan, len(logs))
+    plan = replace(plan, runs=len(logs))
     method, params = plan.dynamics.method, plan.dynamics.params
     states = [[method.init(c, params, np.array(row)) for c, row in zip(plan.game.contexts, rows)] for rows in logs]
     return _run(plan, states, 0)
@@ -174,7 +177,9 @@ def start_policies(game: PreferenceGame, start: Any, runs: int, seed: int) -> Ar
             return np.full(shape, -np.log(game.n))
         seeds = np.random.SeedSequence(seed).spawn(runs)
         return np.stack([_random_log_policies(np.random.default_rng(s), shape[1:]) for s in seeds])
-    given = ensure_array("start", start)
+    if isinstance(start, Equilibrium):
+        raise InputError("start is an Equilibrium; give its policy: start=equilibrium.policy")
+    given = ensure_array("start", by_label("start", start, game.labels))
     one = given.ndim != len(game.policy_shape) + 1
     wanted = game.policy_shape if one else (given.shape[0], *game.policy_shape)
     if not one and (runs not in (1, wanted[0]) or wanted[0] == 0):
@@ -261,10 +266,6 @@ def _ensure_keep(keep_policies: Any) -> str | bool:
     return ensure_choice("keep_policies", keep_policies, ("all", "final"))
 
 
-def _replace_runs(plan: Plan, runs: int) -> Plan:
-    return Plan(**{**plan.__dict__, "runs": runs})
-
-
 def _ensure_continues(plan: Plan, start: Trajectory) -> None:
     if start.fingerprint != plan.game.fingerprint:
         raise InputError("start is a trajectory of another game; a run continues only on the game it began on")
@@ -323,7 +324,7 @@ def _loop(dynamics: Dynamics, fields: tuple[str, ...], compiled: bool) -> Callab
 
         for helper in dynamics.method.helpers:
             kernels.compilable(helper)
-        return kernels.compile_loop(dynamics.method.step, fields)
+        return _explained(kernels.compile_loop(dynamics.method.step, fields), dynamics.name)
     step = dynamics.method.step
 
     def plain(state: Any, context: Context, step_sizes: Array, params: Any) -> tuple[Any, ...]:
@@ -334,6 +335,24 @@ def _loop(dynamics: Dynamics, fields: tuple[str, ...], compiled: bool) -> Callab
         return (*state, len(step_sizes))
 
     return plain
+
+
+def _explained(loop: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a compiled loop that says in a sentence that a step does not compile."""
+
+    def explained(*arguments: Any) -> tuple[Any, ...]:
+        try:
+            result: tuple[Any, ...] = loop(*arguments)
+            return result
+        except Exception as error:
+            if not type(error).__module__.startswith("numba"):
+                raise
+            raise InputError(
+                f"the step of {name} does not compile: run it with compiled=False to see what is wrong with it, or declare its "
+                "Method with compiled=False if it is right but beyond Numba"
+            ) from error
+
+    return explained
 
 
 @dataclass
@@ -374,7 +393,10 @@ class _ContextRun:
                 sizes = table[part : min(part + self.portion, end)]
                 with np.errstate(all="ignore"), _interrupts_deferred():
                     *fields, done = self.loop(self.state, self.context, sizes, self.params)
+                shape = self.state.logits.shape
                 self.state = type(self.state)(*fields)
+                if self.state.logits.shape != shape:
+                    raise InputError(f"the step returns logits of shape {self.state.logits.shape}, must be {shape}")
                 if not np.isfinite(self.state.logits).all():
                     self.diverged_at = int(steps[0]) + part + int(done)
                     break

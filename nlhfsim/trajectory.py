@@ -85,17 +85,17 @@ class Trajectory:
     @property
     def kl(self) -> Array:
         """KL(π*‖π_t), shape ``(runs, records)``."""
-        return np.asarray(self.by_context["kl"] @ self.weights)
+        return _averaged(self.by_context["kl"], self.weights)
 
     @property
     def exploitability(self) -> Array:
         """E_β(π_t), shape ``(runs, records)``."""
-        return np.asarray(self.by_context["exploitability"] @ self.weights)
+        return _averaged(self.by_context["exploitability"], self.weights)
 
     @property
     def gap0(self) -> Array:
         """E_0(π_t), shape ``(runs, records)``."""
-        return np.asarray(self.by_context["gap0"] @ self.weights)
+        return _averaged(self.by_context["gap0"], self.weights)
 
     @property
     def span(self) -> Array:
@@ -196,6 +196,14 @@ class Trajectory:
 _ABOUT = ("status", "notes", "dynamics", "params", "seed", "proven_factor", "fingerprint", "compiled")
 
 
+def _averaged(by_context: Array, weights: Array) -> Array:
+    """Average the last axis, context after context, so that the bits do not depend on how many records there are."""
+    total = np.zeros(by_context.shape[:-1])
+    for k, weight in enumerate(weights):
+        total += by_context[..., k] * weight
+    return total
+
+
 def load(path: str | Path) -> Trajectory:
     """Read a trajectory written by `Trajectory.save`.
 
@@ -204,7 +212,12 @@ def load(path: str | Path) -> Trajectory:
     DataError
         If there is no such file, or it is not one of ours.
     """
-    source = Path(path)
+    try:
+        source = Path(path)
+    except TypeError:
+        raise DataError(f"path = {path!r} must be the path of a file") from None
+    if not source.exists() and not source.suffix:
+        source = source.with_name(source.name + ".npz")
     try:
         return _read(source)
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
-from nlhfsim.dynamics.schedules import StepSize, describe
+from nlhfsim.dynamics.schedules import StepSize, describe, ensure_step_size
 from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean
 from nlhfsim.games.payoffs import Context
 from nlhfsim.sources import Source
@@ -157,16 +157,17 @@ class Dynamics:
     def parameters(self) -> dict[str, Any]:
         """All parameters in the form that JSON and tables take."""
         step = None if self.step_size is None else describe(self.step_size)
-        return {self.method.scheduled: step} | dict(self.given)
+        # A method made without a factory shows what its step reads.
+        return {self.method.scheduled: step} | (dict(self.given) or dict(getattr(self.params, "_asdict", dict)()))
 
-    def with_step(self, step_size: StepSize) -> Dynamics:
+    def with_step(self, step_size: StepSize | None) -> Dynamics:
         """Return the same method with another step size."""
         return replace(self, step_size=step_size)
 
     def resolve(self, contexts: tuple[Context, ...]) -> Dynamics:
         """Return the same method with a step size: its own, or the smallest safe one over the contexts."""
         if self.step_size is not None:
-            return self
+            return self.with_step(ensure_step_size(self.method.scheduled, self.step_size))
         if self.method.safe_step is None:
             raise InputError(f"{self.method.scheduled} of {self.name} must be given: the method names no safe one")
         return self.with_step(min(self.method.safe_step(context, self.params) for context in contexts))

@@ -94,6 +94,6 @@ def ProximalPG(
     >>> nl.dynamics.ProximalPG(proximal_step=2.0, inner_step_size=0.5, inner_steps=10)
     ProximalPG(inner_step_size=0.5, proximal_step=2, inner_steps=10)
     """
-    gamma, count = ensure_positive("proximal_step", proximal_step), ensure_integer("inner_steps", inner_steps, 1)
+    gamma, count = ensure_positive("proximal_step", proximal_step), ensure_integer("inner_steps", inner_steps, 1, 10**6)
     given = given_parameters(proximal_step=gamma, inner_steps=count)
     return Dynamics(METHOD, Params(1 / gamma, count), ensure_step_size("inner_step_size", inner_step_size), given)

@@ -89,6 +89,8 @@ def values(name: str, step_size: StepSize, start: int, stop: int) -> Array:
         return np.full(stop - start, float(step_size))
     try:
         table = np.array([step_size(t) for t in range(start, stop)], dtype=np.float64)
+    except ArithmeticError as error:
+        raise InputError(f"{name} must return one number for each step t = 0, 1, …: {error} (steps count from 0)") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must return one number for each step t: {error}") from None
     if table.shape != (stop - start,):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nlhfsim.errors import (
     Array,
     InputError,
+    by_label,
     ensure_array,
     ensure_distribution,
     ensure_integer,
@@ -28,7 +29,7 @@ class PreferenceGame:
 
     Parameters
     ----------
-    preferences : array_like or payoff form, or a sequence of payoff forms
+    preferences : array_like, data frame or payoff form, or a sequence of payoff forms
         P of shape ``(n, n)``, or ``(contexts, n, n)``: ``P[y, y']`` is the probability that y is preferred to y', so
         ``P + P.T == 1`` with 1/2 on the diagonal (checked to 1e-8, for single precision to 1e-6, then made exact).
     beta : float
@@ -36,7 +37,7 @@ class PreferenceGame:
     reference : array_like, optional
         Reference policy ρ with full support, shape ``(n,)`` (used in every context) or ``(contexts, n)``. Default: uniform.
     labels : sequence of str, optional
-        Names of the actions, all different. Default: ``"0"``, ``"1"``, …
+        Names of the actions, all different. Default: those of a data frame, else ``"0"``, ``"1"``, …
     weights : array_like, optional
         Positive weights ν of the contexts, shape ``(contexts,)``, adding up to 1. Default: equal.
     comparisons : optional
@@ -70,6 +71,7 @@ class PreferenceGame:
         *,
         comparisons: Any = None,
     ) -> None:
+        labels = _frame_labels(preferences) if labels is None else labels
         payoffs, batched = _payoffs(preferences)
         sizes = {n_actions(payoff) for payoff in payoffs}
         if len(sizes) != 1:
@@ -86,7 +88,7 @@ class PreferenceGame:
         if reference is None:
             log_reference = np.full(shape, -np.log(n))
         else:
-            given = np.asarray(reference)
+            given = np.asarray(by_label("reference", reference, self.labels))
             if not batched and given.shape == (1, n):
                 given = given[0]
             expected = shape if batched else (n,)
@@ -321,6 +323,19 @@ def _check_probabilities(matrix: Array, tolerance: float) -> None:
             f"preferences{position(where)} + preferences{position(mirror)} = {total[where]:.10g}, must be 1 "
             "(each entry is the probability that the row is preferred to the column)"
         )
+
+
+def _frame_labels(preferences: Any) -> list[str] | None:
+    """Return the labels of a data frame, whose rows and columns must be the same actions in the same order; None otherwise."""
+    columns, index = getattr(preferences, "columns", None), getattr(preferences, "index", None)
+    if columns is None or index is None or callable(index):
+        return None
+    rows, tops = [str(entry) for entry in index], [str(entry) for entry in columns]
+    if rows != tops:
+        raise InputError(
+            f"preferences has the rows {', '.join(rows)} and the columns {', '.join(tops)}, must be the same in the same order"
+        )
+    return rows
 
 
 def _labels(labels: Sequence[str] | None, n: int) -> tuple[str, ...]:
