@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 import nlhfsim as nl
+import nlhfsim.loop
 from nlhfsim import dynamics, simulate
 from nlhfsim.dynamics import _spec
 from nlhfsim.errors import EquilibriumStartWarning, InputError, ProvenRangeWarning, UnknownNameError
@@ -113,7 +114,7 @@ def test_keep_policies(keep: Any, policies: bool, final: bool, cycle: nl.Prefere
 def test_small_blocks_measure_the_same(cycle: nl.PreferenceGame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics are computed in blocks of records; their size does not show."""
     whole = nl.simulate(cycle, MIRROR, 50, start=START, record_every=1)
-    monkeypatch.setattr(importable_simulate(), "_BLOCK", 7)
+    monkeypatch.setattr(nlhfsim.loop, "_BLOCK", 7)
     blocks = nl.simulate(cycle, MIRROR, 50, start=START, record_every=1)
     for name, values in whole.by_context.items():
         np.testing.assert_allclose(blocks.by_context[name], values, rtol=1e-12, atol=1e-30)
