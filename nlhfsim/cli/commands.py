@@ -210,7 +210,7 @@ def comparison_notes(rows: Any) -> list[str]:
     lost = [row["dynamics"] for row in rows if row["status"] == "diverged"]
     notes = [
         "at the end: KL(π* ‖ π), exploitability E_beta, unregularized exploitability E_0; oracle calls until E_beta was below "
-        "1e-3 and 1e-6; whether convergence is proven at this step size"
+        "1e-3 and 1e-6; whether convergence is proven at this step size (–: at none)"
     ]
     notes += [f"diverged at every step of the grid, or at the step given: {', '.join(lost)}"] if lost else []
     return notes + ([f"best step at the edge of the grid, a wider grid may do better: {', '.join(edges)}"] if edges else [])

@@ -153,7 +153,7 @@ def certificate_notes(equilibrium: Equilibrium) -> list[str]:
     """Return the certificates of an equilibrium in words."""
     words = f"{equilibrium.status} by {equilibrium.method}: exploitability {equilibrium.exploitability:.1e}"
     if equilibrium.kl_bound is not None:
-        words += f", KL to the exact equilibrium at most {equilibrium.kl_bound:.1e}"
+        words += f", its KL from the exact equilibrium at most {equilibrium.kl_bound:.1e}"
         words += f", log-ratio residual {equilibrium.residual:.1e}"
     notes = [words]
     if equilibrium.unique is False:
