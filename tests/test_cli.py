@@ -233,6 +233,8 @@ BAD = {
     "unknown dataset": (["demo", "--dataset", "mtbnch"], "did you mean 'mtbench'"),
     "unknown command": (["slove"], "No such command 'slove'"),
     "unknown option": (["solve", "mtbench", "--betta", "1"], "--betta"),
+    "empty folder name": (["solve", "mtbench", "--out", ""], "must be a folder"),
+    "file as a folder": (["solve", "mtbench", "--out", "/dev/null"], "must be a folder"),
     "unwritable folder": (["solve", "mtbench", "--out", "/proc/nlhfsim"], "cannot be written"),
 }
 
@@ -257,6 +259,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys: Any, case: str) -> No
         (b"0.5,1.5\n-0.5,0.5\n", "outside [0, 1]"),
         (b"0.5,0.5,0.5\n0.5,0.5,0.5\n", "square"),
         (b"0.5,a\nb,0.5\n", "same action"),
+        (b".5;.7\n.3;.5\n", "commas between cells"),
+        (b"a;b\n.5;.7\n.3;.5\n", "commas between cells"),
+        (b"0.5 0.7\n0.3 0.5\n", "commas between cells"),
     ],
 )
 def test_bad_matrix_files_are_refused(capsys: Any, tmp_path: Path, content: bytes, expected: str) -> None:
@@ -278,6 +283,30 @@ def test_a_start_at_the_equilibrium_is_said(capsys: Any) -> None:
     """Uniform rock-paper-scissors starts at its equilibrium, so the curves show nothing."""
     code, _, err = call(capsys, "run", "rock-paper-scissors", "--dynamics", "NashMirrorProx", "--steps", "5")
     assert code == 0 and "the start is the equilibrium already" in err
+
+
+@pytest.mark.parametrize("method", ["NashMirrorProx", "SelfPlayPG", "NaturalPG", "ProximalPG", "NashProx"])
+def test_a_huge_beta_overflows_nothing(capsys: Any, method: str) -> None:
+    """At β = 1e300 the equilibrium is the reference, and the proven ranges are still numbers."""
+    code, _, err = call(capsys, "run", "mtbench", "--beta", "1e300", "--dynamics", method, "--steps", "3")
+    assert code == 0 and "overflow" not in err and "(0, 0]" not in err
+
+
+def test_a_failed_equilibrium_is_said(capsys: Any) -> None:
+    """A policy that is no equilibrium comes with a warning on standard error."""
+    code, out, err = call(capsys, "solve", "kendall1940-girls", "--beta", "1e-16", "--json")
+    assert code == 0 and json.loads(out)["status"] == "failed" and "no equilibrium was found" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["solve", "mtbench"], ["solve", "mtbench", "--json"]])
+def test_a_full_disk_is_a_sentence(arguments: list[str]) -> None:
+    """Standard output on a full disk: one sentence and exit code 2."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nlhfsim", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2 and done.stderr.startswith("nlhfsim: ") and "Traceback" not in done.stderr
 
 
 def test_divergence_is_a_status_not_a_crash(capsys: Any) -> None:

@@ -40,6 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
         # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"the output cannot be written: {error.strerror or error}")
     else:
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import click
 
 import nlhfsim
 from nlhfsim.cli import inputs, output
+from nlhfsim.errors import NlhfsimWarning
 
 if TYPE_CHECKING:
     from nlhfsim.games.game import PreferenceGame
@@ -84,6 +86,10 @@ def solve(**options: Any) -> None:
     game = _read_game(options)
     with output.Progress(options["as_json"]).stage("solving"):
         equilibrium = nlhfsim.solve(game, options["method"])
+    if equilibrium.status == "failed":
+        warnings.warn(
+            f"no equilibrium was found ({equilibrium.solver_status}); the policy is not one", NlhfsimWarning, stacklevel=1
+        )
     entry = output.equilibrium_entry(game, equilibrium)
     if folder is not None:
         output.write_json(entry, folder / "result.json")

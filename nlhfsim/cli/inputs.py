@@ -197,6 +197,8 @@ def ensure_folder(path: str | None) -> Path | None:
     if path is None:
         return None
     folder = Path(path)
+    if not path.strip() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"--out {path!r} must be a folder, or the name of one to be made")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".nlhfsim-writable"

@@ -242,6 +242,10 @@ def _header_labels(file: Path, header: list[str], names: list[str] | None, width
     labels = header[1:] if names is not None and len(header) == width + 1 else header
     if len(labels) != width:
         raise DataError(f"{file} has a header of {len(labels)} labels over {width} columns, must be one a column")
+    if names is not None and len(names) != len(labels):
+        raise DataError(
+            f"{file} has {len(names)} rows under {len(labels)} columns, must be a square matrix with commas between cells"
+        )
     if names is not None and names != labels:
         first = next(k for k, pair in enumerate(zip(names, labels)) if pair[0] != pair[1])
         raise DataError(f"{file}: row {names[first]!r} and column {labels[first]!r} must be the same action, in the same order")

@@ -46,7 +46,7 @@ def characterisation(context: Context, params: NoParams, before: LogPolicy, step
 
 def largest_proven_step(context: Context) -> float:
     """Return 2(β + √(1 + β²))."""
-    return 2 * (context.beta + math.sqrt(1 + context.beta**2))
+    return 2 * (context.beta + math.hypot(1, context.beta))
 
 
 def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:

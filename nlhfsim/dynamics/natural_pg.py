@@ -33,16 +33,21 @@ def characterisation(context: Context, params: NoParams, before: LogPolicy, step
     return stationarity(slope, probabilities(after.logits), (1 / step_size, old))
 
 
+def largest_proven_step(context: Context) -> float:
+    """Return 4β/(1 + 4β²); where β² would overflow, 1/β, which it equals to rounding there."""
+    return 4 * context.beta / (1 + 4 * context.beta**2) if context.beta < 1e100 else 1 / context.beta
+
+
 def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:
     """Return γ ≤ 4β/(1 + 4β²) with factor 1 - γβ: `magnetic-md-rate` through `explicit-is-implicit`."""
-    largest = 4 * context.beta / (1 + 4 * context.beta**2)
+    largest = largest_proven_step(context)
     factor = 1 - step_size * context.beta if step_size <= largest else None
     return ProvenRange(largest, "magnetic-md-rate through explicit-is-implicit (Sokota et al., arXiv 2206.05825)", factor)
 
 
 def safe_step(context: Context, params: NoParams) -> float:
     """Return the largest proven step; 0.1 at β = 0."""
-    return 4 * context.beta / (1 + 4 * context.beta**2) or 0.1
+    return largest_proven_step(context) or 0.1
 
 
 METHOD = Method(

@@ -46,7 +46,8 @@ def largest_proven_step(context: Context) -> float:
     if context.beta == 0:
         return 0.0
     bound = 0.5 / context.beta - float(context.log_reference.min())
-    return float(context.beta / (0.5 + context.beta * np.sqrt(1 + bound)) ** 2)
+    root = np.sqrt(context.beta)  # β divided into both factors of the square, so that no β overflows
+    return float((1 / (0.5 / root + root * np.sqrt(1 + bound))) ** 2)
 
 
 def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:
