@@ -158,12 +158,14 @@ def _solve_context(context: Context, method: str, warm: Array | None = None) -> 
     if context.beta == 0:
         return solve_by_interior_point(context)
     answer = solve_by_newton(context, warm)
-    if method == "auto" and context.beta > 1e-9 and log_ratio_residual(context, answer.log_policy) > tolerance(context.beta):
+    if method == "newton" or log_ratio_residual(context, answer.log_policy) <= tolerance(context.beta):
+        return answer
+    if context.beta > 1e-9:
         reference = solve_by_cvxpy(context)
         polished, words = newton(context, np.maximum(reference.log_policy, -1e4))
         if log_ratio_residual(context, polished) < log_ratio_residual(context, answer.log_policy):
             return Answer(polished, "cvxpy+newton", f"{reference.words}; {words}")
-    if method == "auto" and context.beta < 1e-8 and log_ratio_residual(context, answer.log_policy) > tolerance(context.beta):
+    if context.beta < 1e-8:
         # At so small a β the unregularized centre may be nearer than where the continuation stalled.
         centre = solve_by_interior_point(context)
         if context_exploitability(context, centre.log_policy) < context_exploitability(context, answer.log_policy):

@@ -203,7 +203,7 @@ def record_steps(first: int, last: int, record_every: int | Sequence[int] | None
 
 def proven_ranges(game: PreferenceGame, dynamics: Dynamics) -> list[ProvenRange]:
     """Return what is proven about a method at its (first) step size in each context of a game; empty if nothing is."""
-    first = float(schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0])
+    first = _first_step(dynamics)
     found = [dynamics.method.proven(context, dynamics.params, first) for context in game.contexts]
     return [item for item in found if item is not None]
 
@@ -213,21 +213,23 @@ def in_proven_range(game: PreferenceGame, dynamics: Dynamics) -> bool | None:
     ranges = proven_ranges(game, dynamics)
     if not ranges:
         return None
-    first = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0]
-    return bool(first <= _largest(ranges) * (1 + 1e-12))
+    return _first_step(dynamics) <= _largest(ranges) * (1 + 1e-12)
 
 
 def warn_outside_proven_range(game: PreferenceGame, dynamics: Dynamics) -> None:
     """Warn, naming the range, if the step size lies outside the range with proven convergence."""
     if in_proven_range(game, dynamics) is False:
         ranges = proven_ranges(game, dynamics)
-        first = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0]
         warnings.warn(
-            f"{dynamics.method.scheduled} = {first:g} is outside the range (0, {_largest(ranges):.6g}] for which convergence of "
-            f"{dynamics.name} is proven on this game ({ranges[0].claim}); it may still converge",
+            f"{dynamics.method.scheduled} = {_first_step(dynamics):g} is outside the range (0, {_largest(ranges):.6g}] for which "
+            f"convergence of {dynamics.name} is proven on this game ({ranges[0].claim}); it may still converge",
             ProvenRangeWarning,
             stacklevel=3,
         )
+
+
+def _first_step(dynamics: Dynamics) -> float:
+    return float(schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0])
 
 
 def _largest(ranges: list[ProvenRange]) -> float:

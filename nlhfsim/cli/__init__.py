@@ -37,14 +37,18 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("nlhfsim: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing may be flushed into the closed pipe on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(0)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _fail(f"the output cannot be written: {error.strerror or error}")
+        _drop_output()
+        _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: it must not be flushed into a closed pipe or a full disk on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

@@ -246,15 +246,15 @@ def _figures(game: PreferenceGame, trajectories: Any, folder: Path) -> None:
     """Draw convergence, and the phase portrait of a game with three actions."""
     from nlhfsim import plots
 
-    for metric in ("kl", "exploitability") if game.beta > 0 else ("gap0",):
-        plots.save(plots.convergence(trajectories, metric=metric), folder / f"convergence-{metric}.pdf")
-    plots.save(plots.convergence(trajectories, metric="kl" if game.beta > 0 else "gap0"), folder / "convergence.png")
+    measured = ("kl", "exploitability") if game.beta > 0 else ("gap0",)
+    curves = [plots.convergence(trajectories, metric=metric) for metric in measured]
+    for metric, axes in zip(measured, curves):
+        plots.save(axes, folder / f"convergence-{metric}.pdf")
+    plots.save(curves[0], folder / "convergence.png")
     if game.n == 3 and not game.batched and all(t.log_policies is not None for t in trajectories):
+        portrait = plots.phase_portrait(game, trajectories, equilibrium=nlhfsim.solve(game), field="SelfPlayPG")
         for suffix in ("pdf", "png"):
-            plots.save(
-                plots.phase_portrait(game, trajectories, equilibrium=nlhfsim.solve(game), field="SelfPlayPG"),
-                folder / f"phase-portrait.{suffix}",
-            )
+            plots.save(portrait, folder / f"phase-portrait.{suffix}")
 
 
 @group.command(name="list")
