@@ -29,6 +29,10 @@ class UnknownNameError(InputError):
     """A game, dataset, method or parameter of that name does not exist."""
 
 
+class SizeError(InputError):
+    """Something was asked for that takes too much time or memory at this number of actions."""
+
+
 class DataError(InputError):
     """A file or table of comparisons cannot be read as preference data."""
 

@@ -68,8 +68,8 @@ class Method:
     name : str
         As in `nlhfsim.dynamics`.
     step : callable
-        ``step(state, context, step_size, params) -> state``: pure, written with `log_softmax`, `expect` and `advantage` so
-        that it compiles and (unless `compiled` is False) also takes many runs at once on leading axes.
+        ``step(state, context, step_size, params) -> state``: pure, written with `exp`, `log_softmax`, `expect` and `advantage`
+        so that it compiles.
     characterisation : callable
         ``characterisation(context, params, before, step_size, after) -> float``: how far the step is from the optimality
         condition that defines it; 0 up to rounding. Shares no code with `step`.
@@ -95,6 +95,12 @@ class Method:
         Whether the step is differentiable, forgets the time, draws at random.
     compiled : bool
         Whether the step can be compiled with the loop.
+    kernel : callable or None
+        ``kernel(state, context, step_size, params, policy, gain, half)``: the step in place, for the compiled loop, where that is
+        at least twice as fast; written with the functions of `nlhfsim.in_place`, the last three being scratch like the logits.
+    together : bool
+        Whether the step takes many runs at once: arrays with a leading axis of runs, ``(runs, n)``, numbers of the state common
+        to all, the step size of shape ``(runs, 1)``.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping
@@ -121,6 +127,8 @@ class Method:
     autonomous: bool = True
     stochastic: bool = False
     compiled: bool = True
+    kernel: Callable[..., None] | None = None
+    together: bool = False
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None
     example: Mapping[str, Any] | None = None
@@ -137,8 +145,8 @@ class Dynamics:
         The functions and metadata.
     params : NamedTuple
         The numbers that the step reads.
-    step_size : float, schedule or None
-        γ, constant or a function of t; None: the method's safe step on the game at hand.
+    step_size : float, schedule, tuple of float or None
+        γ, constant, a function of t, or one a run; None: the method's safe step on the game at hand.
     given : mapping
         The parameters as the caller named them, without the step size.
     """

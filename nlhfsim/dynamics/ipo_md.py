@@ -19,7 +19,7 @@ from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from nlhfsim.dynamics.self_play_pg import proven as proven_of_self_play
 from nlhfsim.errors import ensure_between
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import expect, log_softmax
+from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import ONLINE_IPO
 
 
@@ -31,7 +31,7 @@ class Params(NamedTuple):
 
 def step(state: LogPolicy, context: Context, step_size: float, params: Params) -> LogPolicy:
     """One gradient step with pairs from the mixture."""
-    mixture = np.exp(log_softmax((1 - params.mixing) * state.logits + params.mixing * context.log_reference))
+    mixture = exp(log_softmax((1 - params.mixing) * state.logits + params.mixing * context.log_reference))
     slope = advantage(context.payoff, mixture) - context.beta * (state.logits - context.log_reference)
     return LogPolicy(state.logits + step_size * mixture * (slope - expect(mixture, slope)))
 
@@ -70,6 +70,7 @@ METHOD = Method(
     source=ONLINE_IPO.at("section 5, IPO-MD"),
     fixed_point="biased",
     tuning={"mixing": (0.125, 0.25, 0.5)},
+    together=True,
     example={"step_size": 0.3, "mixing": 0.25},
     summary="Online IPO with pairs from a geometric mixture with the reference",
 )

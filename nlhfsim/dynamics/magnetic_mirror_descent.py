@@ -13,16 +13,29 @@ import numpy as np
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import MAGNETIC_MIRROR_DESCENT
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One mirror step with both anchors."""
     pull = step_size * context.beta
-    gain = advantage(context.payoff, np.exp(state.logits))
+    gain = advantage(context.payoff, exp(state.logits))
     return LogPolicy(log_softmax((state.logits + pull * context.log_reference + step_size * gain) / (1 + pull)))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    share = 1 / (1 + pull)
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, share, state.logits, pull * share, context.log_reference, step_size * share, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -50,6 +63,8 @@ METHOD = Method(
     safe_step=safe_step,
     proven=proven,
     source=MAGNETIC_MIRROR_DESCENT.at("section 3, equation of MMD; theorem 3.4"),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="mirror descent, implicit in the regularizer",
 )

@@ -9,19 +9,28 @@ Source: Wu et al., arXiv 2405.00675; the average of π_0 … π_(T-1) from unifo
 
 from __future__ import annotations
 
-import numpy as np
-
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import SELF_PLAY_PREFERENCE_OPTIMIZATION
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One multiplicative update."""
-    return LogPolicy(log_softmax(state.logits + step_size * advantage(context.payoff, np.exp(state.logits))))
+    return LogPolicy(log_softmax(state.logits + step_size * advantage(context.payoff, exp(state.logits))))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1.0, state.logits, 0.0, state.logits, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -43,6 +52,8 @@ METHOD = Method(
     source=SELF_PLAY_PREFERENCE_OPTIMIZATION.at("the SPPO update in exact tabular form"),
     fixed_point="none",
     iterate="average",
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="mirror descent without reference (SPPO and DNO in exact tabular form)",
 )

@@ -14,8 +14,10 @@ import numpy as np
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import NASH_LEARNING
 
 
@@ -23,7 +25,18 @@ def step(state: LogPolicy, context: Context, step_size: float, params: NoParams)
     """One mirror step from the mixture."""
     share = step_size * context.beta
     mixture = log_softmax((1 - share) * state.logits + share * context.log_reference)
-    return LogPolicy(log_softmax(mixture + step_size * advantage(context.payoff, np.exp(mixture))))
+    return LogPolicy(log_softmax(mixture + step_size * advantage(context.payoff, exp(mixture))))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    tilt_to(half, 1 - pull, state.logits, pull, context.log_reference, 0.0, state.logits)
+    exp_to(policy, half)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1.0, half, 0.0, half, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -52,6 +65,8 @@ METHOD = Method(
     proven=proven,
     source=NASH_LEARNING.at("section 6, Nash-MD; theorem 1"),
     fixed_point="biased",
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="mirror step from and against a geometric mixture with the reference",
 )

@@ -80,6 +80,7 @@ METHOD = Method(
     source=PROXIMAL_POINT_NLHF.at("Nash Prox"),
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "averaging": (0.05, 0.2)},
+    together=True,
     example={"step_size": 0.8, "proximal_step": 2.0, "averaging": 0.05},
     summary="policy gradient around a centre that follows (moving average or refresh)",
 )

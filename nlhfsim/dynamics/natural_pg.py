@@ -15,15 +15,27 @@ import numpy as np
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import ITERATIVE_NASH_POLICY_OPTIMIZATION
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One natural gradient step."""
-    slope = advantage(context.payoff, np.exp(state.logits)) - context.beta * (state.logits - context.log_reference)
+    slope = advantage(context.payoff, exp(state.logits)) - context.beta * (state.logits - context.log_reference)
     return LogPolicy(log_softmax(state.logits + step_size * slope))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -57,6 +69,8 @@ METHOD = Method(
     safe_step=safe_step,
     proven=proven,
     source=ITERATIVE_NASH_POLICY_OPTIMIZATION.at("the INPO update with eta = 1/step_size; explicit online mirror descent"),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="natural policy gradient (= explicit online mirror descent, INPO)",
 )

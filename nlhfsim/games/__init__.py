@@ -9,13 +9,12 @@ from typing import Any
 from nlhfsim.errors import InputError, UnknownNameError, did_you_mean, ensure_choice
 from nlhfsim.games.diagnostics import condorcet_winner, has_majority_cycle, strongest_cycle
 from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.matrix_free import low_rank, pairwise, preference_representation
 from nlhfsim.games.named import (
     annotator_mixture,
     bradley_terry,
     cyclic_tournament,
     generalized_rock_paper_scissors,
-    low_rank,
-    preference_representation,
     rock_paper_scissors,
     transitive_cyclic,
 )
@@ -33,6 +32,7 @@ __all__ = [
     "low_rank",
     "named",
     "near_ties",
+    "pairwise",
     "preference_representation",
     "random_game",
     "random_low_rank",

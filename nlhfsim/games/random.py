@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_between, ensure_choice, ensure_integer
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.games.named import low_rank
+from nlhfsim.games.payoffs import Checked, LowRankPayoff, frozen_array, largest_entry
 from nlhfsim.simplex import log_softmax
 
 
@@ -129,7 +129,7 @@ def random_low_rank(
     beta: float = 0.1,
     reference: npt.ArrayLike | None = None,
 ) -> PreferenceGame:
-    """Random low-rank game: ``P = 1/2 + U Vᵀ - V Uᵀ`` with normal factors, scaled to a largest margin.
+    """Random low-rank game: ``P = 1/2 + U Vᵀ - V Uᵀ`` with normal factors, scaled to a largest margin; no matrix is stored.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def random_low_rank(
     rng : numpy.random.Generator or int
         Source of randomness, or a seed.
     margin : float
-        Largest entry of ``|P - 1/2|``, in [0, 1/2].
+        Largest entry of ``|P - 1/2|``, in [0, 1/2]; where finding it takes over 2·10^11 multiplications, an upper bound on it.
     beta : float
         Regularization β ≥ 0.
     reference : array_like, optional
@@ -166,7 +166,8 @@ def random_low_rank(
     columns = ensure_integer("rank", rank, 1)
     largest = ensure_between("margin", margin, 0, 0.5)
     left, right = _factors(size, columns, _generator(rng))
-    return low_rank(2 * largest * left, right, beta=beta, reference=reference)
+    form = LowRankPayoff(frozen_array(2 * largest * left), frozen_array(right))
+    return PreferenceGame(Checked([form], False), beta, reference)
 
 
 def random_reference(n: int, rng: np.random.Generator | int, peak: float = 1.0, contexts: int | None = None) -> Array:
@@ -245,10 +246,9 @@ def _low_rank(n: int, rng: np.random.Generator) -> Array:
 
 
 def _factors(n: int, rank: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return U and V, shape ``(n, rank)``, such that the largest entry of ``|U Vᵀ - V Uᵀ|`` is 1/2."""
+    """Return U and V, shape ``(n, rank)``, such that the largest entry of ``|U Vᵀ - V Uᵀ|`` is 1/2 (at huge n at most 1/2)."""
     left, right = rng.standard_normal((2, n, rank))
-    product = left @ right.T
-    largest = np.abs(product - product.T).max()
+    largest, _ = largest_entry(left, right)
     return (left * (0.5 / largest) if largest > 0 else left), right
 
 
