@@ -229,7 +229,7 @@ def warn_outside_proven_range(game: PreferenceGame, dynamics: Dynamics) -> None:
 
 
 def _first_step(dynamics: Dynamics) -> float:
-    return float(schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0])
+    return float(schedules.values(dynamics.method.scheduled or "", dynamics.step_size or 0.0, 0, 1)[0])
 
 
 def _largest(ranges: list[ProvenRange]) -> float:
@@ -293,7 +293,7 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     last = first + plan.n_steps
     steps = np.concatenate([[first], record_steps(first, last, plan.record_every)]).astype(np.int64)
     inner = 1 if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
-    table = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, first * inner, last * inner)
+    table = schedules.values(dynamics.method.scheduled or "", dynamics.step_size or 0.0, first * inner, last * inner)
     table = table if dynamics.method.inner_steps is None else table.reshape(plan.n_steps, inner)
     loop = loop_of(dynamics, states[0][0]._fields, plan.compiled)
     log_equilibria = None

@@ -85,12 +85,13 @@ class Method:
         Oracle calls of one step; None where an inner solver decides, which leaves the method out of comparisons at equal budget.
     inner_steps : callable or None
         How many values of the step size one step uses; it receives them as an array. None: it receives one number.
-    scheduled : str
-        Name of the parameter that may be a schedule.
+    scheduled : str or None
+        Name of the parameter that may be a schedule, the step size; None: the method has none, and its step is given 0.
     fixed_point : str
         ``"nash"``, ``"biased"`` (a fixed point, but not π*) or ``"none"`` (no regularized equilibrium).
     iterate : str
-        Which iterate converges: ``"last"`` or ``"average"``.
+        Which iterate converges: ``"last"`` or ``"average"``. A method without a step size keeps its average itself: there π is
+        the average.
     smooth, autonomous, stochastic : bool
         Whether the step is differentiable, forgets the time, draws at random.
     compiled : bool
@@ -114,7 +115,7 @@ class Method:
     source: Source | None = None
     oracle_calls: Callable[[Any], int] | None = _one_call
     inner_steps: Callable[[Any], int] | None = None
-    scheduled: str = "step_size"
+    scheduled: str | None = "step_size"
     fixed_point: str = "nash"
     iterate: str = "last"
     smooth: bool = True
@@ -156,16 +157,29 @@ class Dynamics:
     @property
     def parameters(self) -> dict[str, Any]:
         """All parameters in the form that JSON and tables take."""
-        step = None if self.step_size is None else describe(self.step_size)
         # A method made without a factory shows what its step reads.
-        return {self.method.scheduled: step} | (dict(self.given) or dict(getattr(self.params, "_asdict", dict)()))
+        others = dict(self.given) or dict(getattr(self.params, "_asdict", dict)())
+        if self.method.scheduled is None:
+            return others
+        return {self.method.scheduled: None if self.step_size is None else describe(self.step_size)} | others
 
     def with_step(self, step_size: StepSize | None) -> Dynamics:
         """Return the same method with another step size."""
         return replace(self, step_size=step_size)
 
     def resolve(self, contexts: tuple[Context, ...]) -> Dynamics:
-        """Return the same method with a step size: its own, or the smallest safe one over the contexts."""
+        """Return the same method with a step size: its own, or the smallest safe one over the contexts; without, if it has none.
+
+        Raises
+        ------
+        InputError
+            If the step size is not a positive number or a schedule, if none is given and the method names no safe one, or if one
+            is given to a method that has none.
+        """
+        if self.method.scheduled is None:
+            if self.step_size is not None:
+                raise InputError(f"step_size = {describe(self.step_size)} must not be given: {self.name} has no step size")
+            return self
         if self.step_size is not None:
             return self.with_step(ensure_step_size(self.method.scheduled, self.step_size))
         if self.method.safe_step is None:
