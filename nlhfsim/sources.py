@@ -152,3 +152,24 @@ MAGNETIC_PREFERENCE_OPTIMIZATION = Source(
     2024,
     "2410.16714",
 )
+FICTITIOUS_PLAY = Source(
+    "brown1951iterative",
+    "Brown, George W.",
+    "Iterative Solution of Games by Fictitious Play",
+    1951,
+    journal="Activity Analysis of Production and Allocation",
+)
+REGRET_MATCHING = Source(
+    "hart2000simple",
+    "Hart, Sergiu and Mas-Colell, Andreu",
+    "A Simple Adaptive Procedure Leading to Correlated Equilibrium",
+    2000,
+    journal="Econometrica",
+)
+REGRET_MATCHING_PLUS = Source(
+    "tammelin2014solving",
+    "Tammelin, Oskari",
+    "Solving Large Imperfect Information Games Using CFR+",
+    2014,
+    "1407.5042",
+)

@@ -3,6 +3,7 @@
 from nlhfsim.dynamics import schedules
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, as_dynamics, build, get, names, register
 from nlhfsim.dynamics.extragradient import Extragradient
+from nlhfsim.dynamics.fictitious_play import FictitiousPlay
 from nlhfsim.dynamics.ipo_md import IPOMD
 from nlhfsim.dynamics.magnet_refresh import MagnetRefresh
 from nlhfsim.dynamics.magnetic_mirror_descent import MagneticMirrorDescent
@@ -14,11 +15,14 @@ from nlhfsim.dynamics.natural_pg import NaturalPG
 from nlhfsim.dynamics.optimistic_mirror_descent import OptimisticMirrorDescent
 from nlhfsim.dynamics.proximal_pg import ProximalPG
 from nlhfsim.dynamics.proximal_point import ProximalPoint
+from nlhfsim.dynamics.regret_matching import RegretMatching
+from nlhfsim.dynamics.regret_matching_plus import RegretMatchingPlus
 from nlhfsim.dynamics.self_play_pg import SelfPlayPG
 
 __all__ = [
     "Dynamics",
     "Extragradient",
+    "FictitiousPlay",
     "IPOMD",
     "LogPolicy",
     "MagnetRefresh",
@@ -34,6 +38,8 @@ __all__ = [
     "ProvenRange",
     "ProximalPG",
     "ProximalPoint",
+    "RegretMatching",
+    "RegretMatchingPlus",
     "SelfPlayPG",
     "as_dynamics",
     "build",
