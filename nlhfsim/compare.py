@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, names
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
@@ -205,7 +205,7 @@ def compare(
         settings.steps(contestant.dynamics)
     criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
-        ensure_choice("step_sizes", name, {contestant.dynamics.name for contestant in contestants})
+        ensure_choice("step_sizes", name, {n for c in contestants for n in (c.dynamics.name, c.alias) if n})
     tunings: list[Tuning | None] = []
     trajectories, rows = [], []
     for contestant in contestants:
@@ -227,6 +227,7 @@ class _Contestant(NamedTuple):
 
     dynamics: Dynamics
     bare: bool
+    alias: str = ""
 
     def default_grid(self) -> dict[str, Sequence[Any]]:
         """Return the grid when none is given, maybe empty: `DEFAULT_GRID`, for a bare method times what its metadata names."""
@@ -236,6 +237,9 @@ class _Contestant(NamedTuple):
 
 
 def _contestant(method: Any) -> _Contestant:
+    factory = get(method) if isinstance(method, str) else method
+    if hasattr(factory, "alias"):  # a name of the literature for an instance fixes what that instance fixes
+        return _Contestant(as_dynamics(method), False, factory.alias.name)
     return _Contestant(as_dynamics(method), not isinstance(method, Dynamics))
 
 
@@ -302,7 +306,7 @@ def _grid_for(contestant: _Contestant, step_sizes: Any) -> Any:
         return default
     unnamed = default if contestant.dynamics.step_size is None else None
     if isinstance(step_sizes, Mapping):
-        named = step_sizes.get(contestant.dynamics.name, unnamed)
+        named = step_sizes.get(contestant.alias, step_sizes.get(contestant.dynamics.name, unnamed))
         return default if isinstance(named, str) and named == "default" else named
     # Step sizes for all are not for a method that has none.
     return unnamed if step_sizes is None or contestant.dynamics.method.scheduled is None else step_sizes

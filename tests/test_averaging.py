@@ -78,6 +78,7 @@ def test_log_probabilities_stay_finite(name: str) -> None:
     run = nl.simulate(nl.PreferenceGame(P, 0.1), name, 10**5, start=[0.5, 0.5, 1e-300], equilibrium=False)
     mass = {"RegretMatchingPlus": (10**5 + 1) * (10**5 + 2) / 2}.get(name, 10**5 + 1)
     assert run.status == ("completed",)
+    assert np.exp(run.parameters).sum() == pytest.approx(1, rel=1e-12), "the logits are log-probabilities"
     assert run.log_policies[0, -1, 2] == pytest.approx(np.log(1e-300) - np.log(mass), rel=1e-12)  # type: ignore[index]
 
 
@@ -214,7 +215,7 @@ WRONG: dict[str, dict[str, Callable[[Floats, Any, Any], Any]]] = {
 
 @pytest.mark.parametrize(("name", "mutant"), [(name, mutant) for name, some in WRONG.items() for mutant in some])
 def test_plausible_bugs_are_rejected(name: str, mutant: str, family: Family, starts: dict[str, Floats]) -> None:
-    """Each breaks the characterisation after three steps on most games (on others it may be no bug); the right step never does."""
+    """Each breaks the characterisation after three steps on most games (else it may be no bug); the right step never does."""
     method, rejected = dynamics.get(name).method, []
     params = dynamics.build(name).params
     for key, game in family.items():
