@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, names
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
@@ -129,7 +129,7 @@ def tune(
     Raises
     ------
     InputError
-        If the grid is empty or the budget is below one step.
+        If the grid is empty, the budget is below one step, or a method without a step size is given no values by name.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def compare(
     step_sizes : array_like, mapping or "default", optional
         None: an instance with a step size runs as given, all else is tuned on the default grid (see `tune`). ``"default"``:
         every method is tuned on the default grid; an array: on these step sizes. A mapping gives a grid (of steps, or of
-        several parameters by name) for methods by name.
+        several parameters by name) for methods by name. A method that has no step size runs as given unless a mapping names it.
     metric : str, optional
         What tuning minimizes: ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0).
     runs, seed, start, equilibrium
@@ -205,7 +205,7 @@ def compare(
         settings.steps(contestant.dynamics)
     criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
-        ensure_choice("step_sizes", name, {contestant.dynamics.name for contestant in contestants})
+        ensure_choice("step_sizes", name, {n for c in contestants for n in (c.dynamics.name, c.alias) if n})
     tunings: list[Tuning | None] = []
     trajectories, rows = [], []
     for contestant in contestants:
@@ -227,14 +227,19 @@ class _Contestant(NamedTuple):
 
     dynamics: Dynamics
     bare: bool
+    alias: str = ""
 
     def default_grid(self) -> dict[str, Sequence[Any]]:
-        """Return the grid when none is given: `DEFAULT_GRID`, for a bare method times what its metadata names."""
+        """Return the grid when none is given, maybe empty: `DEFAULT_GRID`, for a bare method times what its metadata names."""
         method = self.dynamics.method
-        return {method.scheduled: DEFAULT_GRID, **(method.tuning or {} if self.bare else {})}
+        steps = {} if method.scheduled is None else {method.scheduled: DEFAULT_GRID}
+        return {**steps, **(method.tuning or {} if self.bare else {})}
 
 
 def _contestant(method: Any) -> _Contestant:
+    factory = get(method) if isinstance(method, str) else method
+    if hasattr(factory, "alias"):  # a name of the literature for an instance fixes what that instance fixes
+        return _Contestant(as_dynamics(method), False, factory.alias.name)
     return _Contestant(as_dynamics(method), not isinstance(method, Dynamics))
 
 
@@ -295,30 +300,38 @@ def _ensure_budget(oracle_calls: Any) -> int:
 
 def _grid_for(contestant: _Contestant, step_sizes: Any) -> Any:
     """Return the grid that a method is to be tuned on, None if it runs as given."""
+    default = contestant.default_grid() or None
     if isinstance(step_sizes, str):
         ensure_choice("step_sizes", step_sizes, ("default",))
-        return contestant.default_grid()
-    unnamed = contestant.default_grid() if contestant.dynamics.step_size is None else None
+        return default
+    unnamed = default if contestant.dynamics.step_size is None else None
     if isinstance(step_sizes, Mapping):
-        named = step_sizes.get(contestant.dynamics.name, unnamed)
-        return contestant.default_grid() if isinstance(named, str) and named == "default" else named
-    return unnamed if step_sizes is None else step_sizes
+        named = step_sizes.get(contestant.alias, step_sizes.get(contestant.dynamics.name, unnamed))
+        return default if isinstance(named, str) and named == "default" else named
+    # Step sizes for all are not for a method that has none.
+    return unnamed if step_sizes is None or contestant.dynamics.method.scheduled is None else step_sizes
 
 
 def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
     """Return the grid points as parameter dicts."""
+    scheduled = dynamics.method.scheduled
+    if scheduled is None and not (isinstance(grid, Mapping) and grid):
+        raise InputError(
+            f"{dynamics.name} has no step size to tune; give values of its parameters by name (it has "
+            f"{', '.join(dynamics.parameters) or 'none'}), or run it with simulate"
+        )
     if isinstance(grid, Mapping):
         for name, values in grid.items():
             if np.ndim(values) == 0:
                 raise InputError(f"grid[{name!r}] = {values!r} must be a list of values to try")
         axes = {str(name): list(values) for name, values in grid.items()}
     elif isinstance(grid, list | tuple) and any(callable(step) for step in grid):
-        axes = {dynamics.method.scheduled: list(grid)}
+        axes = {scheduled or "": list(grid)}
     else:
         steps = np.atleast_1d(ensure_array("grid", grid))
         if steps.ndim != 1:
             raise InputError(f"grid has shape {steps.shape}, must be a list of step sizes")
-        axes = {dynamics.method.scheduled: steps.tolist()}
+        axes = {scheduled or "": steps.tolist()}
     if not axes or any(len(values) == 0 for values in axes.values()):
         raise InputError(f"grid = {grid!r} is empty, must hold at least one value of each parameter")
     return [dict(zip(axes, values)) for values in product(*axes.values())]
@@ -326,7 +339,7 @@ def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
 
 def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
     """Return the method at a grid point; parameters beside the step size are validated by the method's factory."""
-    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled
+    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     if set(point) == {scheduled}:
         step = point[scheduled]
         return dynamics.with_step(step if callable(step) else ensure_positive(f"grid: {scheduled}", step))
@@ -335,14 +348,15 @@ def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
         if set(own) <= set(getattr(dynamics.params, "_fields", ())):
             return replace(dynamics, params=dynamics.params._replace(**own), step_size=point.get(scheduled, dynamics.step_size))
         raise InputError(
-            f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only {scheduled} can be tuned"
+            f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only "
+            f"{scheduled or 'the fields of its params'} can be tuned"
         )
-    given = {} if contestant.bare else {scheduled: dynamics.step_size} | dict(dynamics.given)
+    given = {} if contestant.bare else ({scheduled: dynamics.step_size} if scheduled else {}) | dict(dynamics.given)
     return build(dynamics.name, **(given | point))
 
 
 def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) -> Tuning:
-    dynamics = contestant.dynamics
+    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     points = _points(dynamics, grid)
     instances = [_instance(contestant, point) for point in points]
     finished = [settings.run(instance, keep=False) for instance in instances]
@@ -350,15 +364,15 @@ def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) 
     best = min(range(len(points)), key=ranks.__getitem__)
     table = tuple(
         {
-            **{name: describe(value) if name == dynamics.method.scheduled else value for name, value in point.items()},
+            **{name: describe(value) if name == scheduled else value for name, value in point.items()},
             "value": _final(run, metric),
             "status": _status(run),
         }
         for point, run in zip(points, finished)
     )
-    steps = [p[dynamics.method.scheduled] for p in points if dynamics.method.scheduled in p]
+    steps = [p[scheduled] for p in points if scheduled in p]
     numbers = [step for step in steps if not callable(step)]
-    at_edge = len(set(numbers)) > 2 and points[best].get(dynamics.method.scheduled) in (min(numbers), max(numbers))
+    at_edge = len(set(numbers)) > 2 and points[best].get(scheduled) in (min(numbers), max(numbers))
     return Tuning(instances[best], settings.run(instances[best]), table, metric, at_edge)
 
 

@@ -103,6 +103,13 @@ def ensure_integer(name: str, value: object, minimum: int = 0, maximum: int = 2*
     return int(number)
 
 
+def ensure_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} = {value!r} must be True or False")
+    return bool(value)
+
+
 def ensure_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`, else raise with the nearest choice suggested."""
     options = list(choices)

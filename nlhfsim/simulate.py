@@ -284,7 +284,7 @@ def _first_step(dynamics: Dynamics) -> float:
     step_size = dynamics.step_size or 0.0
     if isinstance(step_size, tuple):
         return max(step_size)
-    return float(StepTable(dynamics.method.scheduled, step_size, 0, 1, None).between(0, 1, [0], False)[0])
+    return float(StepTable(dynamics.method.scheduled or "", step_size, 0, 1, None).between(0, 1, [0], False)[0])
 
 
 def _largest(ranges: list[ProvenRange]) -> float:
@@ -354,7 +354,7 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     steps = np.concatenate([[first], record_steps(first, last, plan.record_every)]).astype(np.int64)
     plan = replace(plan, keep_policies=_what_to_keep(plan, len(steps)))
     inner = None if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
-    sizes = StepTable(dynamics.method.scheduled, dynamics.step_size or 0.0, first, last, inner)
+    sizes = StepTable(dynamics.method.scheduled or "", dynamics.step_size or 0.0, first, last, inner)
     loop = loop_of(dynamics, states[0][0]._fields, plan.compiled)
     log_equilibria = None
     if plan.equilibrium is not None and plan.equilibrium.status != "failed":

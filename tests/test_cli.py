@@ -170,7 +170,8 @@ def test_list_prints_every_entry(capsys: Any, kind: str) -> None:
     """Everything in the registry is listed, in words and as JSON."""
     import nlhfsim as nl
 
-    expected = {"games": set(nl.games.NAMED), "datasets": set(nl.datasets.DATASETS), "dynamics": set(nl.dynamics.names())}[kind]
+    methods = {*nl.dynamics.names(), *nl.dynamics.aliases()}
+    expected = {"games": set(nl.games.NAMED), "datasets": set(nl.datasets.DATASETS), "dynamics": methods}[kind]
     assert {row["name"] for row in call_json(capsys, "list", kind)[kind]} == expected
     code, out, _ = call(capsys, "list", kind)
     assert code == 0 and all(name in out for name in expected)
@@ -202,7 +203,7 @@ BAD = {
     "context for a game": (["solve", "rock-paper-scissors", "--context", "turn"], "files of comparisons"),
     "unknown solver": (["solve", "mtbench", "--method", "newtn"], "did you mean 'newton'"),
     "newton at zero": (["solve", "mtbench", "--beta", "0", "--method", "newton"], "needs beta > 0"),
-    "unknown method": (["run", "mtbench", "--dynamics", "NashMP"], "method 'NashMP' is unknown"),
+    "unknown method": (["run", "mtbench", "--dynamics", "NashMDD"], "method 'NashMDD' is unknown; did you mean 'NashMD'"),
     "unknown parameter": (["run", "mtbench", "--dynamics", "NashMD", "--param", "stepsize=1"], "did you mean 'step_size'"),
     "step of zero": (["run", "mtbench", "--dynamics", "NashMD", "--param", "step_size=0"], "step_size = 0 must be positive"),
     "bad schedule": (

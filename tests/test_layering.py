@@ -17,8 +17,9 @@ LAYERS = """
     __main__
 """.split()
 
-# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called.
-CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots")}
+# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find
+# one by its name.
+CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots"), ("sources", "dynamics")}
 
 # Where everything stands before, the package may be used as its users do: `import nlhfsim`.
 FRONT_DOOR = {"cli", "__main__"}

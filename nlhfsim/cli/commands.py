@@ -299,17 +299,22 @@ def _dynamics_rows() -> list[dict[str, Any]]:
 
     from nlhfsim import dynamics
 
-    factories = [dynamics.get(name) for name in dynamics.names()]
+    factories = {name: dynamics.get(name) for name in dynamics.names() + dynamics.aliases()}
     return [
         {
-            "name": factory.method.name,
+            "name": name,
             "parameters": ", ".join(inspect.signature(factory).parameters),
             "fixed point": factory.method.fixed_point,
-            "what": factory.method.summary,
-            "source": str(factory.method.source),
+            "what": _what(factory),
+            "source": str(getattr(factory, "source", factory.method.source)),
         }
-        for factory in factories
+        for name, factory in factories.items()
     ]
+
+
+def _what(factory: Any) -> str:
+    alias = getattr(factory, "alias", None)
+    return factory.method.summary if alias is None else f"instance of {alias.instance_of}: {alias.mapping}"
 
 
 @group.command(short_help="Show the whole on real preferences that cycle.")
