@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from nlhfsim.errors import InputError, UnknownNameError, did_you_mean, ensure_choice
-from nlhfsim.games.diagnostics import condorcet_winner, has_majority_cycle, strongest_cycle
+from nlhfsim.games.decomposition import TransitiveCyclicSplit, transitive_cyclic_split
+from nlhfsim.games.diagnostics import (
+    CyclicTriples,
+    condorcet_winner,
+    cyclic_triples,
+    has_majority_cycle,
+    strongest_cycle,
+    top_cycle,
+)
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.games.named import (
     annotator_mixture,
@@ -22,12 +30,15 @@ from nlhfsim.games.named import (
 from nlhfsim.games.random import near_ties, random_game, random_low_rank, random_reference
 
 __all__ = [
+    "CyclicTriples",
     "NAMED",
     "PreferenceGame",
+    "TransitiveCyclicSplit",
     "annotator_mixture",
     "bradley_terry",
     "condorcet_winner",
     "cyclic_tournament",
+    "cyclic_triples",
     "generalized_rock_paper_scissors",
     "has_majority_cycle",
     "low_rank",
@@ -39,7 +50,9 @@ __all__ = [
     "random_reference",
     "rock_paper_scissors",
     "strongest_cycle",
+    "top_cycle",
     "transitive_cyclic",
+    "transitive_cyclic_split",
 ]
 
 NAMED: dict[str, Callable[..., PreferenceGame]] = {
