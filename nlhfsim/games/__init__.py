@@ -17,6 +17,7 @@ from nlhfsim.games.diagnostics import (
     top_cycle,
 )
 from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.goodness_of_fit import BradleyTerryTest, bradley_terry_test
 from nlhfsim.games.named import (
     annotator_mixture,
     bradley_terry,
@@ -28,17 +29,23 @@ from nlhfsim.games.named import (
     transitive_cyclic,
 )
 from nlhfsim.games.random import near_ties, random_game, random_low_rank, random_reference
+from nlhfsim.games.reward_model import BradleyTerryFit, RewardModelOptimum, fit_bradley_terry, reward_model_optimum
 
 __all__ = [
+    "BradleyTerryFit",
+    "BradleyTerryTest",
     "CyclicTriples",
     "NAMED",
     "PreferenceGame",
+    "RewardModelOptimum",
     "TransitiveCyclicSplit",
     "annotator_mixture",
     "bradley_terry",
+    "bradley_terry_test",
     "condorcet_winner",
     "cyclic_tournament",
     "cyclic_triples",
+    "fit_bradley_terry",
     "generalized_rock_paper_scissors",
     "has_majority_cycle",
     "low_rank",
@@ -48,6 +55,7 @@ __all__ = [
     "random_game",
     "random_low_rank",
     "random_reference",
+    "reward_model_optimum",
     "rock_paper_scissors",
     "strongest_cycle",
     "top_cycle",
