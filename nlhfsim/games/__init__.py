@@ -8,6 +8,7 @@ from typing import Any
 
 from nlhfsim.errors import InputError, UnknownNameError, did_you_mean, ensure_choice
 from nlhfsim.games.decomposition import TransitiveCyclicSplit, transitive_cyclic_split
+from nlhfsim.games.diagnosis import Diagnosis
 from nlhfsim.games.diagnostics import (
     CyclicTriples,
     condorcet_winner,
@@ -35,6 +36,7 @@ __all__ = [
     "BradleyTerryFit",
     "BradleyTerryTest",
     "CyclicTriples",
+    "Diagnosis",
     "NAMED",
     "PreferenceGame",
     "RewardModelOptimum",
