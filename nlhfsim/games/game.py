@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,9 @@ from nlhfsim.games.payoffs import (
     validated,
 )
 from nlhfsim.simplex import kl_log, safe_log
+
+if TYPE_CHECKING:
+    from nlhfsim.games.diagnosis import Diagnosis
 
 
 class PreferenceGame:
@@ -269,6 +272,51 @@ class PreferenceGame:
             log_reference = self.log_reference.reshape(self.n_contexts, self.n)
             gain = gain - self.beta * (kl_log(safe_log(p), log_reference) - kl_log(safe_log(q), log_reference))
         return float(0.5 + self.average(gain))
+
+    def diagnose(
+        self,
+        equilibrium: Any = None,
+        *,
+        votes_per_pair: int | None = None,
+        draws: int = 1000,
+        rng: np.random.Generator | int = 0,
+    ) -> Diagnosis:
+        """Return how far the game is from what a reward model can express; printed, it is a table.
+
+        Majorities (Condorcet winner, top cycle, cyclic triples), the cyclic part of the advantages, the Bradley–Terry fit and a
+        test of it, and, where an equilibrium is given, the optimum of that reward model beside it.
+
+        Parameters
+        ----------
+        equilibrium : Equilibrium, optional
+            That of this very game, ``nl.solve(game)``.
+        votes_per_pair : int, optional
+            Take the preferences as the frequencies among so many votes a pair; without it a game that was not made from
+            comparisons has no p-value.
+        draws : int
+            Bootstrap samples of the test, at least 1.
+        rng : numpy.random.Generator or int
+            Source of their randomness, or a seed.
+
+        Returns
+        -------
+        Diagnosis
+            Its attributes name the functions of `nlhfsim.games` that they come from, and ``to_dict()`` is for JSON.
+
+        Raises
+        ------
+        InputError
+            If the equilibrium is that of another game, or an option is outside its range.
+
+        Examples
+        --------
+        >>> import nlhfsim as nl
+        >>> nl.games.rock_paper_scissors().diagnose().cyclic_share
+        1.0
+        """
+        from nlhfsim.games.diagnosis import diagnose
+
+        return diagnose(self, equilibrium, votes_per_pair=votes_per_pair, draws=draws, rng=rng)
 
     def _index(self, action: int | str) -> int:
         if isinstance(action, str):

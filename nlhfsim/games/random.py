@@ -68,7 +68,7 @@ def random_game(
     """
     size = ensure_integer("n", n, 1)
     draw = _LAWS[ensure_choice("law", law, _LAWS)]
-    generator = _generator(rng)
+    generator = as_generator(rng)
     if contexts is None:
         return PreferenceGame(draw(size, generator) + 0.5, beta, reference)
     count = ensure_integer("contexts", contexts, 1)
@@ -117,7 +117,7 @@ def near_ties(
     """
     size = ensure_integer("n", n, 1)
     largest = ensure_between("scale", scale, 0, 0.5)
-    return PreferenceGame(_uniform(size, _generator(rng), largest) + 0.5, beta, reference)
+    return PreferenceGame(_uniform(size, as_generator(rng), largest) + 0.5, beta, reference)
 
 
 def random_low_rank(
@@ -165,7 +165,7 @@ def random_low_rank(
     size = ensure_integer("n", n, 2)
     columns = ensure_integer("rank", rank, 1)
     largest = ensure_between("margin", margin, 0, 0.5)
-    left, right = _factors(size, columns, _generator(rng))
+    left, right = _factors(size, columns, as_generator(rng))
     form = LowRankPayoff(frozen_array(2 * largest * left), frozen_array(right))
     return PreferenceGame(Checked([form], False), beta, reference)
 
@@ -203,10 +203,11 @@ def random_reference(n: int, rng: np.random.Generator | int, peak: float = 1.0, 
     size = ensure_integer("n", n, 1)
     spread = ensure_between("peak", peak, 0, 50)
     shape = (size,) if contexts is None else (ensure_integer("contexts", contexts, 1), size)
-    return np.asarray(np.exp(log_softmax(spread * _generator(rng).standard_normal(shape))))
+    return np.asarray(np.exp(log_softmax(spread * as_generator(rng).standard_normal(shape))))
 
 
-def _generator(rng: object) -> np.random.Generator:
+def as_generator(rng: object) -> np.random.Generator:
+    """Return the generator that `rng` is, or that it seeds; else raise `InputError`."""
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer, float)):
