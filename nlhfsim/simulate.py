@@ -434,7 +434,11 @@ def _equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[st
     if equilibrium.status == "approximate":
         notes.append(f"kl is to an equilibrium that is only approximate (KL bound {equilibrium.kl_bound})")
     if equilibrium.unique is False:
-        notes.append(f"kl is to the centre of the equilibria, a set of dimension {equilibrium.face_dimension}")
+        dimension = equilibrium.face_dimension
+        several = (
+            "one equilibrium of several" if dimension is None else f"the centre of the equilibria, a set of dimension {dimension}"
+        )
+        notes.append(f"kl is to {several}")
     return notes
 
 
