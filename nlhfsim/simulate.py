@@ -28,7 +28,7 @@ from nlhfsim.errors import (
 from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.loop import ContextRun, loop_of
 from nlhfsim.simplex import log_softmax
-from nlhfsim.trajectory import METRICS, Trajectory, joined
+from nlhfsim.trajectory import METRICS, Records, Trajectory, joined
 
 STARTS = ("reference", "uniform", "random")
 _LOGGER = logging.getLogger(__name__)
@@ -323,7 +323,7 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[Cont
         for recorder in row
         if recorder.diverged_at is not None
     ]
-    notes += _equilibrium_notes(plan.equilibrium)
+    notes += equilibrium_notes(plan.equilibrium)
     stacked = {name: np.array([[r.values[name] for r in row] for row in recorders]).swapaxes(1, 2) for name in METRICS}
     shape = (plan.runs, *game.policy_shape)
     log_policies = None
@@ -357,7 +357,8 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[Cont
     )
 
 
-def _equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
+def equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
+    """Return what a reader of KL should know about the equilibrium that it is measured to."""
     if equilibrium is None:
         return ["kl is NaN: no equilibrium was asked for (equilibrium=False)"]
     if equilibrium.status == "failed":
@@ -370,7 +371,7 @@ def _equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
     return notes
 
 
-def warn_flat(trajectory: Trajectory) -> None:
+def warn_flat(trajectory: Records) -> None:
     """Warn if a run starts at the equilibrium, so that its curves show nothing."""
     at = [run for run in range(trajectory.runs) if trajectory.kl[run, 0] < _AT_EQUILIBRIUM]
     if at:
