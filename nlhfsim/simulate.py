@@ -30,7 +30,7 @@ from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.games.payoffs import PairwisePayoff
 from nlhfsim.loop import ContextRuns, loop_of
 from nlhfsim.simplex import log_softmax
-from nlhfsim.trajectory import METRICS, Trajectory, joined
+from nlhfsim.trajectory import METRICS, Records, Trajectory, joined
 
 STARTS = ("reference", "uniform", "random")
 _LOGGER = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def simulate(
     """
     ensure_choice("feedback", feedback, ("exact",))
     ensure_game(game)
-    target, reason = _target(game, equilibrium)
+    target, reason = target_of(game, equilibrium)
     dynamics = as_dynamics(method).resolve(game.contexts)
     warn_outside_proven_range(game, dynamics)
     plan = Plan(
@@ -157,7 +157,7 @@ def compiles(game: PreferenceGame, dynamics: Dynamics) -> bool:
     return dynamics.method.compiled and not any(isinstance(context.payoff, PairwisePayoff) for context in game.contexts)
 
 
-def _target(game: PreferenceGame, equilibrium: Any) -> tuple[Equilibrium | None, str]:
+def target_of(game: PreferenceGame, equilibrium: Any) -> tuple[Equilibrium | None, str]:
     """Return the equilibrium that KL is measured to, or None and the reason."""
     if equilibrium is False:
         return None, "no equilibrium was asked for (equilibrium=False)"
@@ -382,11 +382,10 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     game, dynamics = plan.game, plan.dynamics
     counted = dynamics.method.oracle_calls
     calls = np.nan if counted is None else float(counted(dynamics.params))
-    diverged = sorted(
-        (run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None  # one entry a context
-    )
+    # One entry for each run and context.
+    diverged = sorted((run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None)
     notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
-    notes += _equilibrium_notes(plan.equilibrium, plan.without)
+    notes += equilibrium_notes(plan.equilibrium, plan.without)
 
     def gathered(parts: list[Array]) -> Array:
         """Return ``(runs, ..., contexts, ...)`` from parts ``(runs of a group, ...)``: the contexts become axis 1."""
@@ -425,7 +424,8 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     )
 
 
-def _equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[str]:
+def equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[str]:
+    """Return what a reader of KL should know about the equilibrium that it is measured to; `without` says why there is none."""
     if equilibrium is None:
         return [f"kl is NaN: {without}"]
     if equilibrium.status == "failed":
@@ -442,7 +442,7 @@ def _equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[st
     return notes
 
 
-def warn_flat(trajectory: Trajectory) -> None:
+def warn_flat(trajectory: Records) -> None:
     """Warn if a run starts at the equilibrium, so that its curves show nothing."""
     at = [run for run in range(trajectory.runs) if trajectory.kl[run, 0] < _AT_EQUILIBRIUM]
     if at:

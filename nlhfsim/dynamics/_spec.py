@@ -74,6 +74,9 @@ class Method:
     characterisation : callable
         ``characterisation(context, params, before, step_size, after) -> float``: how far the step is from the optimality
         condition that defines it; 0 up to rounding. Shares no code with `step`.
+    flow : callable or None
+        ``flow(context, params, logits) -> dθ/dt``, shape ``(..., n)``: the limit of ``(θ⁺ - θ)/γ`` as the step size γ → 0 with
+        all other parameters fixed, where the time is the sum of the step sizes spent. None: no such limit is known.
     init : callable
         ``init(context, params, log_policy) -> state``; its first field is called ``logits``, and π = softmax(logits).
     safe_step : callable
@@ -116,6 +119,7 @@ class Method:
     name: str
     step: Callable[..., Any]
     characterisation: Callable[..., float] | None = None
+    flow: Callable[..., Array] | None = None
     init: Callable[..., Any] = start_at
     safe_step: Callable[..., float] | None = None
     proven: Callable[..., ProvenRange | None] = _no_range

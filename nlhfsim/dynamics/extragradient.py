@@ -5,6 +5,7 @@
 The regularizer is taken at θ both times: with it at θ' in the second half the rate below fails.
 Source: Zhou et al., arXiv 2503.08942 (γ ≤ 1/(β + 3)); the range γ ≤ 1/(β + 1/2) and the factor 1 - γβ a step are derived,
 through the identity with `NashMirrorProx` at γ/(1 - γβ).
+As γ → 0: θ' = θ + O(γ), so dθ/dt is that of `NaturalPG`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -66,6 +68,7 @@ METHOD = Method(
     name="Extragradient",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=EXTRAGRADIENT.at("the EGPO update"),

@@ -3,7 +3,8 @@
     π⁺ = argmax_q ⟨Aπ, q⟩ - β KL(q‖ρ) - KL(q‖π)/γ,    log π⁺ ∝ (log π + γβ log ρ + γAπ) / (1 + γβ)
 
 Source: Sokota et al., arXiv 2206.05825, theorem 3.4 with Lipschitz constant 1/2: ``KL(π*‖π_K) ≤ (1 + γβ)^(-K) KL(π*‖π_0)`` for
-γ ≤ 4β. Known failure: a step that does not shrink with β cycles on rock–paper–scissors.
+γ ≤ 4β. As γ → 0: θ⁺ - θ = γ(Aπ - β(θ - log ρ))/(1 + γβ) up to a constant, so dθ/dt is that of `NaturalPG`.
+Known failure: a step that does not shrink with β cycles on rock–paper–scissors.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -60,6 +62,7 @@ METHOD = Method(
     name="MagneticMirrorDescent",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=MAGNETIC_MIRROR_DESCENT.at("section 3, equation of MMD; theorem 3.4"),

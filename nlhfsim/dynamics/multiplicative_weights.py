@@ -4,7 +4,8 @@
 
 The exact tabular form of SPPO and DNO.
 Source: Wu et al., arXiv 2405.00675; the average of π_0 … π_(T-1) from uniform has E_0 ≤ log n/(γT) + γ/8 (Freund & Schapire,
-1999). Known failure: the last iterate moves away from an interior equilibrium at every step (Bailey & Piliouras, 2018).
+1999). As γ → 0: θ⁺ - θ = γAπ up to a constant, so dθ/dt = Aπ, the replicator equation, which conserves KL(π*‖π) of an interior
+π*. Known failure: the last iterate moves away from an interior equilibrium at every step (Bailey & Piliouras, 2018).
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def characterisation(context: Context, params: NoParams, before: LogPolicy, step
     return stationarity(gains(context, old), probabilities(after.logits), (1 / step_size, old))
 
 
+def flow(context: Context, params: NoParams, logits: Array) -> Array:
+    """Return Aπ, shape ``(..., n)``: as πᵀAπ = 0, it keeps θ normalized."""
+    return advantage(context.payoff, np.exp(log_softmax(logits)))
+
+
 def safe_step(context: Context, params: NoParams) -> float:
     """Return 0.1."""
     return 0.1
@@ -48,6 +54,7 @@ METHOD = Method(
     name="MultiplicativeWeights",
     step=step,
     characterisation=characterisation,
+    flow=flow,
     safe_step=safe_step,
     source=SELF_PLAY_PREFERENCE_OPTIMIZATION.at("the SPPO update in exact tabular form"),
     fixed_point="none",

@@ -3,6 +3,7 @@
     π̃ ∝ π^(1 - γβ) ρ^(γβ),    log π⁺ ∝ log π̃ + γAπ̃
 
 Source: Munos et al., arXiv 2312.00886, section 6; theorem 1 with γ_t = 2/(β(t + 2)), `nl.schedules.inverse_time(2/beta, 2)`.
+As γ → 0: θ⁺ - θ = γ(Aπ̃ - β(θ - log ρ)) up to a constant and π̃ = π + O(γ), so dθ/dt is that of `NaturalPG`, unbiased.
 Known failure: at a constant step its fixed point is in general not π*, as its opponent is the mixture, and on
 rock–paper–scissors at small β a whole window of step sizes is unstable.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -61,6 +63,7 @@ METHOD = Method(
     name="NashMD",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=NASH_LEARNING.at("section 6, Nash-MD; theorem 1"),

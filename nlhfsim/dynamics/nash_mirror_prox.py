@@ -4,6 +4,7 @@
 
 Source: Tiapkin et al., arXiv 2505.19731 version 1 (Nash Mirror Prox, γ = 2): ``KL(π*‖π_K) ≤ (1 + γβ)^(-K) KL(π*‖π_0)`` for γ ≤
 2, and, derived, for γ ≤ 2(β + √(1 + β²)). Equals `Extragradient` at γ/(1 + γβ).
+As γ → 0: θ⁺ - θ = γ(Aπ' - β(θ - log ρ))/(1 + γβ) up to a constant and π' = π + O(γ), so dθ/dt is that of `NaturalPG`.
 Known failure: twice the proven step on rock–paper–scissors at small β moves away in one step; on transitive games its two
 oracle calls a step are one too many.
 """
@@ -15,6 +16,7 @@ import math
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -80,6 +82,7 @@ METHOD = Method(
     name="NashMirrorProx",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=NASH_MIRROR_PROX.at("Nash Mirror Prox, theorem of the last-iterate rate"),

@@ -5,6 +5,7 @@
 The same update is explicit online mirror descent and, with η = 1/γ, Iterative Nash Policy Optimization (INPO). It equals
 `MagneticMirrorDescent` at γ' = γ/(1 - γβ).
 Source: Zhang et al., arXiv 2407.00617, equation of the INPO update; rate by that identity from Sokota et al., arXiv 2206.05825.
+As γ → 0: θ⁺ - θ = γu up to a constant, so dθ/dt = Aπ - β(θ - log ρ), along which d KL(π*‖π)/dt ≤ -β KL(π*‖π).
 Known failure: with cyclic preferences unstable for γ > 2β/(β² + ω²), ω the largest rotation frequency of the game at π*.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -66,6 +68,7 @@ METHOD = Method(
     name="NaturalPG",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=ITERATIVE_NASH_POLICY_OPTIMIZATION.at("the INPO update with eta = 1/step_size; explicit online mirror descent"),

@@ -5,6 +5,7 @@
 with π'_{-1} = π_0. At β = 0 it is optimistic multiplicative weights, the exact tabular form of optimistic online NPO.
 Source: Rakhlin & Sridharan, arXiv 1311.1869 (optimistic mirror descent with a general prox); Zhang et al., arXiv 2502.16852
 (optimistic online mirror descent for Nash learning from human feedback).
+As γ → 0: π'_t = π_t + O(γ) whatever payoff was seen last, so dθ/dt is that of `NaturalPG`.
 Known failure: at steps at which `NashMirrorProx` still converges it may cycle, as its look-ahead is one step old.
 """
 
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, Method, NoParams, register
 from nlhfsim.dynamics.nash_mirror_prox import prox
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
@@ -73,6 +75,7 @@ METHOD = Method(
     name="OptimisticMirrorDescent",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     init=init,
     safe_step=safe_step,
     source=OPTIMISTIC_MIRROR_DESCENT.at("section 3, the OMD update with predictable sequences"),

@@ -6,6 +6,7 @@ Both players are the same policy; each step climbs the gradient of the regulariz
 
 Source: Tiapkin et al., arXiv 2505.19731 (self-play policy gradient); Calandriello et al., arXiv 2403.08635 (Online IPO, equal
 to it in expectation). Converges globally for constant steps γ ≤ γ₀ = β / (1/2 + β √(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ).
+As γ → 0: θ⁺ - θ = γJ(π)u exactly, so dθ/dt = J(π)(Aπ - β(θ - log ρ)), which converges to π* from everywhere.
 Known failure: with cyclic preferences a step above a critical one of order β cycles for ever, and rare actions learn slowly,
 as the gradient of each logit carries its probability.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import payoff_gradient
+from nlhfsim.dynamics._flows import policy_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
@@ -75,6 +77,7 @@ METHOD = Method(
     name="SelfPlayPG",
     step=step,
     characterisation=characterisation,
+    flow=policy_gradient,
     safe_step=safe_step,
     proven=proven,
     source=PROXIMAL_POINT_NLHF.at("self-play policy gradient; Online IPO in Calandriello et al., arXiv 2403.08635"),
