@@ -14,9 +14,9 @@ import numpy.typing as npt
 from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
+from nlhfsim.errors import InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import Plan, execute, in_proven_range, solved_target, warn_flat
+from nlhfsim.simulate import Plan, compiles, execute, execute_from, in_proven_range, solved_target, start_policies, warn_flat
 from nlhfsim.trajectory import Trajectory
 
 DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
@@ -25,6 +25,8 @@ DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in r
 METRICS = ("kl", "exploitability", "gap0")
 EXACT_RECORDS = 20_000
 """Up to so many steps every step is recorded, so that first passages are exact."""
+_AT_ONCE = 2**22
+"""Entries of the policies of runs that go side by side."""
 CONVERGED = 1e-12
 """Values at or below it rank by how early they were reached: beyond it lies rounding."""
 
@@ -276,22 +278,72 @@ class _Settings:
             )
         return chosen
 
-    def run(self, dynamics: Dynamics, *, keep: bool = True) -> Trajectory:
-        """Run one method for the budget."""
+    def run(self, dynamics: Dynamics) -> Trajectory:
+        """Run one method for the budget, every step recorded where that is in reach."""
+        plan = self._plan(dynamics)
+        keep = "all" if self.game.n * self.game.n_contexts <= 1000 else "final"
+        return execute(replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep), self.start)
+
+    def run_all(self, instances: Sequence[Dynamics]) -> list[_Finished]:
+        """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
+        groups: dict[Any, list[int]] = {}
+        for index, one in enumerate(instances):
+            alike = one.method.together and isinstance(one.step_size, float)
+            groups.setdefault((one.params, one.given) if alike else index, []).append(index)
+        finished: dict[int, _Finished] = {}
+        for members in groups.values():
+            plan = self._plan(instances[members[0]])
+            logs = start_policies(self.game, self.start, plan.runs, plan.seed)
+            runs = len(logs)
+            at_once = max(1, _AT_ONCE // (runs * self.game.n))
+            for some in (members[k : k + at_once] for k in range(0, len(members), at_once)):
+                dynamics = instances[some[0]].resolve(self.game.contexts)
+                if len(some) > 1:
+                    steps = [instances[index].step_size for index in some]
+                    dynamics = dynamics.with_step(tuple(np.repeat(np.array(steps, dtype=np.float64), runs).tolist()))
+                whole = replace(plan, dynamics=dynamics, runs=runs * len(some))
+                trajectory = execute_from(whole, np.tile(logs, (len(some), 1, 1)))
+                for position, index in enumerate(some):
+                    finished[index] = _Finished(trajectory, slice(position * runs, (position + 1) * runs))
+        return [finished[index] for index in range(len(instances))]
+
+    def _plan(self, dynamics: Dynamics) -> Plan:
         resolved = dynamics.resolve(self.game.contexts)
-        n_steps = self.steps(resolved)
-        plan = Plan(
+        return Plan(
             game=self.game,
             dynamics=resolved,
-            n_steps=n_steps,
+            n_steps=self.steps(resolved),
             runs=ensure_integer("runs", self.runs, 1),
             seed=ensure_integer("seed", self.seed),
-            record_every=1 if keep and n_steps <= EXACT_RECORDS else None,
-            keep_policies="all" if keep and self.game.n * self.game.n_contexts <= 1000 else "final",
+            record_every=None,
+            keep_policies="final",
             equilibrium=self.equilibrium,
-            compiled=resolved.method.compiled,
+            compiled=compiles(self.game, resolved),
         )
-        return execute(plan, self.start)
+
+
+class _Finished(NamedTuple):
+    """The runs of one instance, which are some of the runs of a trajectory."""
+
+    trajectory: Trajectory
+    runs: slice
+
+    def final(self, metric: str) -> float:
+        """Return the median over runs of a metric at the end."""
+        return float(np.median(self.trajectory.metric(metric)[self.runs, -1]))
+
+    def rank(self, metric: str) -> tuple[float, float]:
+        """Return what orders grid points: the value reached, then, once it is converged, how early."""
+        value = self.final(metric)
+        if math.isnan(value):
+            return math.inf, math.inf
+        passage = float(np.median(self.trajectory.first_passage(metric, CONVERGED)[self.runs]))
+        return max(value, CONVERGED), passage
+
+    @property
+    def status(self) -> str:
+        """Return "diverged" if any run did, else "completed"."""
+        return "diverged" if "diverged" in self.trajectory.status[self.runs] else "completed"
 
 
 def _ensure_budget(oracle_calls: Any) -> int:
@@ -359,14 +411,14 @@ def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) 
     dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     points = _points(dynamics, grid)
     instances = [_instance(contestant, point) for point in points]
-    finished = [settings.run(instance, keep=False) for instance in instances]
-    ranks = [_rank(trajectory, metric) for trajectory in finished]
+    finished = settings.run_all(instances)
+    ranks = [run.rank(metric) for run in finished]
     best = min(range(len(points)), key=ranks.__getitem__)
     table = tuple(
         {
             **{name: describe(value) if name == scheduled else value for name, value in point.items()},
-            "value": _final(run, metric),
-            "status": _status(run),
+            "value": run.final(metric),
+            "status": run.status,
         }
         for point, run in zip(points, finished)
     )
@@ -376,26 +428,9 @@ def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) 
     return Tuning(instances[best], settings.run(instances[best]), table, metric, at_edge)
 
 
-def _rank(trajectory: Trajectory, metric: str) -> tuple[float, float]:
-    """Return what orders grid points: the value reached, then, once it is converged, how early."""
-    value = _final(trajectory, metric)
-    if math.isnan(value):
-        return math.inf, math.inf
-    passage = float(np.median(trajectory.first_passage(metric, CONVERGED)))
-    return max(value, CONVERGED), passage
-
-
-def _final(trajectory: Trajectory, metric: str) -> float:
-    values: Array = trajectory.metric(metric)[:, -1]
-    return float(np.median(values))
-
-
-def _status(trajectory: Trajectory) -> str:
-    return "diverged" if "diverged" in trajectory.status else "completed"
-
-
 def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
     resolved = dynamics.resolve(game.contexts)
+    whole = _Finished(trajectory, slice(None))
     passages = {f"calls_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps) for eps in (1e-3, 1e-6)}
     return {
         "dynamics": resolved.name,
@@ -404,9 +439,9 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         "steps": int(trajectory.steps[-1]),
         "oracle_calls": int(trajectory.oracle_calls[-1]),
         "queries": int(trajectory.queries[-1]),
-        "final_kl": _final(trajectory, "kl"),
-        "final_exploitability": _final(trajectory, "exploitability"),
-        "final_gap0": _final(trajectory, "gap0"),
+        "final_kl": whole.final("kl"),
+        "final_exploitability": whole.final("exploitability"),
+        "final_gap0": whole.final("gap0"),
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
@@ -414,7 +449,7 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         "in_proven_range": in_proven_range(game, resolved) if resolved.method.fixed_point == "nash" else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
-        "status": _status(trajectory),
+        "status": whole.status,
     }
 
 

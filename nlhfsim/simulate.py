@@ -188,7 +188,11 @@ def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Traje
             raise InputError(f"start holds {start.runs} runs but runs = {plan.runs}; they must agree")
         plan = replace(plan, runs=start.runs, seed=start.seed)
         return joined(start, _run(plan, _states_of(start, plan), first))
-    logs = start_policies(plan.game, start, plan.runs, plan.seed)
+    return execute_from(plan, start_policies(plan.game, start, plan.runs, plan.seed))
+
+
+def execute_from(plan: Plan, logs: Array) -> Trajectory:
+    """Run a plan from log-policies ``(runs, contexts, n)``, without warnings."""
     if isinstance(plan.dynamics.step_size, tuple) and len(logs) != plan.runs:
         raise InputError(
             f"start holds {len(logs)} policies but {plan.dynamics.method.scheduled} {plan.runs} values; they must agree"

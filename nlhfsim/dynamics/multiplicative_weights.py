@@ -10,6 +10,8 @@ Source: Wu et al., arXiv 2405.00675; the average of π_0 … π_(T-1) from unifo
 
 from __future__ import annotations
 
+import numpy as np
+
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
