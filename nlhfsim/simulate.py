@@ -36,7 +36,7 @@ STARTS = ("reference", "uniform", "random")
 _LOGGER = logging.getLogger(__name__)
 _PER_DECADE = 20
 _AT_EQUILIBRIUM = 1e-12
-_KEPT_BYTES = 2**28
+_KEPT_BYTES = 2**27
 
 
 def simulate(
@@ -79,7 +79,7 @@ def simulate(
     record_every : int or sequence of int, optional
         Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
     keep_policies : "all", "final" or bool, optional
-        Which policies the trajectory keeps; True is "all", False none. Default: all of them if they take up to 256 MB, else the
+        Which policies the trajectory keeps; True is "all", False none. Default: all of them if they take up to 128 MB, else the
         final ones.
     equilibrium : Equilibrium or False, optional
         The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN. Default: solved here, where the

@@ -15,6 +15,7 @@ import nlhfsim as nl
 from nlhfsim import dynamics
 from nlhfsim.dynamics import fictitious_play, regret_matching, regret_matching_plus
 from nlhfsim.errors import InputError, UnknownNameError
+from nlhfsim.games.payoffs import DensePayoff, dense
 
 Floats = npt.NDArray[np.float64]
 Family = dict[str, nl.PreferenceGame]
@@ -223,7 +224,7 @@ def test_plausible_bugs_are_rejected(name: str, mutant: str, family: Family, sta
         before = advanced(name, context, policy, 3)
         after = method.step(before, context, 0.0, params)
         assert method.characterisation(context, params, before, 0.0, after) < 1e-11
-        wrong = WRONG[name][mutant](context.payoff.matrix, before, after)
+        wrong = WRONG[name][mutant](dense(context.payoff), before, after)
         rejected.append(method.characterisation(context, params, before, 0.0, wrong) > 1e-8)
     assert sum(rejected) >= 0.7 * len(family), rejected
 
@@ -238,7 +239,7 @@ def test_wrong_smoothing_is_rejected(wrong: str, family: Family, starts: dict[st
         other = {
             "half beta": context._replace(beta=context.beta / 2),
             "uniform reference": context._replace(log_reference=np.full(family[key].n, -np.log(family[key].n))),
-            "transposed": context._replace(payoff=context.payoff._replace(matrix=-context.payoff.matrix)),
+            "transposed": context._replace(payoff=DensePayoff(-dense(context.payoff))),
             "unsmoothed": context,
         }[wrong]
         after = method.step(before, other, 0.0, fictitious_play.Params(wrong != "unsmoothed"))

@@ -9,7 +9,7 @@ import pytest
 
 from nlhfsim import datasets, games
 from nlhfsim.games import PreferenceGame, condorcet_winner, cyclic_triples, has_majority_cycle, top_cycle, transitive_cyclic_split
-from nlhfsim.games.payoffs import DensePayoff
+from nlhfsim.games.payoffs import DensePayoff, dense
 
 
 def beats(game, i, j):
@@ -201,7 +201,7 @@ def test_the_transitive_part_is_the_least_squares_fit(law, n):
 def test_the_parts_add_up_and_are_orthogonal(game):
     splits = transitive_cyclic_split(game)
     for context, split in zip(game.contexts, splits if game.batched else [splits]):
-        advantages = context.payoff.matrix
+        advantages = dense(context.payoff)
         np.testing.assert_allclose(split.transitive + split.cyclic, advantages, atol=1e-16)
         assert abs((split.transitive * split.cyclic).sum()) < 1e-13
         np.testing.assert_allclose(split.cyclic.sum(axis=1), 0, atol=1e-13)

@@ -14,7 +14,7 @@ import nlhfsim as nl
 from nlhfsim import dynamics, plots
 from nlhfsim.dynamics._flows import natural_gradient, policy_gradient
 from nlhfsim.errors import EquilibriumStartWarning, InputError
-from nlhfsim.games.payoffs import Context, DensePayoff
+from nlhfsim.games.payoffs import Context, DensePayoff, dense
 from nlhfsim.simplex import expect, log_softmax
 from oracles import mp
 
@@ -68,7 +68,7 @@ def half_beta(right: Any, context: Context, params: Any, logits: Floats) -> Floa
 
 
 def transposed(right: Any, context: Context, params: Any, logits: Floats) -> Floats:
-    payoff = DensePayoff(np.ascontiguousarray(context.payoff.matrix.T))
+    payoff = DensePayoff(-dense(context.payoff))
     return np.asarray(right(context._replace(payoff=payoff), params, logits))
 
 

@@ -171,8 +171,8 @@ def validated(payoff: Any) -> Payoff:
 def largest_entry(left: Array, right: Array) -> tuple[float, tuple[int, int] | None]:
     """Return the largest entry of ``|U Vᵀ - V Uᵀ|`` and where it is, without building the matrix.
 
-    Where that would take over 2·10^11 multiplications, return an upper bound, ``max_i |u_i|² + |v_i|²`` with U and V scaled to
-    the same largest row, and None.
+    Where that would take over 2·10^11 multiplications, return an upper bound, ``max_i |u_i|² + |v_i|²`` (or the same with U and V
+    scaled to the same largest row), and None.
     """
     bound = _norm_bound(left, right)
     if left.size * len(left) > _EXACT_CHECK:
@@ -196,8 +196,8 @@ def _norm_bound(left: Array, right: Array) -> float:
     if min(largest) == 0:
         return 0.0
     # A is unchanged when U is divided and V multiplied by a number; |A_ij| ≤ |(u_i, v_i)| |(u_j, v_j)| by Cauchy and Schwarz.
-    ratio = largest[1] / largest[0]
-    return float((squares[0] * ratio + squares[1] / ratio).max())
+    ratios = (1.0, largest[1] / largest[0])
+    return min(float((squares[0] * ratio + squares[1] / ratio).max()) for ratio in ratios)
 
 
 def _validated_dense(payoff: DensePayoff) -> DensePayoff:
@@ -215,7 +215,7 @@ def _validated_low_rank(payoff: LowRankPayoff) -> LowRankPayoff:
         raise InputError(f"U has shape {left.shape}, must be (n, rank)")
     if right.shape != left.shape:
         raise InputError(f"V has shape {right.shape}, must be that of U, {left.shape}")
-    largest, where = (0.5, None) if _norm_bound(left, right) <= 0.5 else largest_entry(left, right)
+    largest, where = (0.5, None) if _norm_bound(left, right) <= 0.5 + _ROUNDING else largest_entry(left, right)
     if largest > 0.5 + _ROUNDING:
         scale = f"scale U or V down, by {0.5 / largest:.3g} at least"
         if where is None:

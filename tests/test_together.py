@@ -1,0 +1,199 @@
+"""Many runs at once: the same numbers as one by one, step sizes of their own, runs that diverge, continuations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import nlhfsim as nl
+from nlhfsim import dynamics, in_place, kernels
+from nlhfsim.errors import InputError
+from nlhfsim.games.payoffs import DensePayoff, advantage
+from nlhfsim.simplex import exp, log_softmax
+
+Floats = npt.NDArray[np.float64]
+pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
+TOGETHER = [name for name in dynamics.names() if dynamics.get(name).method.together]
+KERNELS = [name for name in dynamics.names() if dynamics.get(name).method.kernel]
+
+
+def example(name: str) -> dynamics.Dynamics:
+    """The method's own example."""
+    return dynamics.build(name, **dict(dynamics.get(name).method.example))
+
+
+def game_of(n: int) -> nl.PreferenceGame:
+    """A game with a peaked reference."""
+    return nl.games.random_game(n, 7, "logistic", beta=0.1, reference=nl.games.random_reference(n, 8, 2.0))
+
+
+def policies(n: int, runs: int) -> Floats:
+    """Starts, one a run."""
+    return np.random.default_rng(9).dirichlet(np.ones(n), size=runs)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 101])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_together_is_alone(name: str, n: int) -> None:
+    """Runs with steps of their own agree, compiled and plain, with each run alone at its step size."""
+    game, starts = game_of(n), policies(n, 9)
+    method = example(name)
+    steps = float(method.step_size) * np.linspace(0.2, 1.0, 9)  # type: ignore[arg-type]
+    many = method.with_step(tuple(steps))
+    for compiled in (True, False):
+        whole = nl.simulate(game, many, 6, start=starts, equilibrium=False, compiled=compiled, record_every=[2, 3])
+        for run in range(9):
+            alone = nl.simulate(
+                game,
+                method.with_step(steps[run]),
+                6,
+                start=starts[run],
+                equilibrium=False,
+                compiled=compiled,
+                record_every=[2, 3],
+            )
+            assert whole.log_policies is not None and alone.log_policies is not None
+            np.testing.assert_allclose(whole.log_policies[run], alone.log_policies[0], rtol=0, atol=1e-11)
+            np.testing.assert_allclose(whole.exploitability[run], alone.exploitability[0], rtol=1e-6, atol=1e-14)
+
+
+def test_a_step_of_another_run_is_noticed() -> None:
+    """The comparison above can fail: with the step sizes in another order the runs differ."""
+    game, starts = game_of(10), policies(10, 2)
+    right, wrong = (nl.simulate(game, dynamics.NashMD(s), 6, start=starts, equilibrium=False) for s in ([0.5, 1.0], [1.0, 0.5]))
+    assert right.log_policies is not None and wrong.log_policies is not None
+    assert np.abs(right.log_policies[:, -1] - wrong.log_policies[:, -1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_run_that_diverges_leaves_the_others_alone(compiled: bool) -> None:
+    """Of runs side by side one gets a step that overflows: it ends in NaN, its step named; the others go on unchanged."""
+    game, starts = game_of(4), policies(4, 5)
+    steps = [0.5, 1e308, 0.25, 1.5e308, 1.0]
+    options: dict[str, Any] = {"equilibrium": False, "record_every": 1, "compiled": compiled}
+    whole = nl.simulate(game, dynamics.NaturalPG(steps), 8, start=starts, **options)
+    assert whole.status == ("completed", "diverged", "completed", "diverged", "completed")
+    assert whole.log_policies is not None
+    for run, step in enumerate(steps):
+        alone = nl.simulate(game, dynamics.NaturalPG(step), 8, start=starts[run], **options)
+        assert alone.log_policies is not None and alone.status[0] == whole.status[run]
+        np.testing.assert_allclose(whole.log_policies[run], alone.log_policies[0], rtol=1e-13, atol=1e-12)
+        if whole.status[run] == "diverged":
+            named = [note.partition("at step")[2] for note in whole.notes if f"run {run}:" in note]
+            assert named == [note.partition("at step")[2] for note in alone.notes if "run 0:" in note]
+
+
+def test_a_continuation_keeps_the_runs_together(tmp_path: Path) -> None:
+    """run(5) continued by 6 is run(11) in every bit, with a step size for each run, also through a file; others are refused."""
+    game, starts = game_of(6), policies(6, 3)
+    for method in (dynamics.NashProx([0.5, 0.2, 1.0], proximal_step=2.0, refresh_every=4), dynamics.NashMD([0.5, 0.2, 1.0])):
+        whole = nl.simulate(game, method, 11, start=starts, record_every=[5])
+        part = nl.load(nl.simulate(game, method, 5, start=starts).save(tmp_path / "part"))
+        np.testing.assert_array_equal(nl.simulate(game, method, 6, start=part).parameters, whole.parameters)
+    with pytest.raises(InputError, match="a run continues only with the method it began with"):
+        nl.simulate(game, dynamics.NashMD([0.5, 0.2, 0.9]), 6, start=part)
+
+
+def test_the_number_of_runs_is_said_once() -> None:
+    """Step sizes, starts and `runs` must agree on the number of runs; the message names the two that do not."""
+    game, method = game_of(3), dynamics.NashMD([0.5, 0.2])
+    assert nl.simulate(game, method, 2).runs == 2
+    assert nl.simulate(game, method, 2, runs=2, start="random").runs == 2
+    with pytest.raises(InputError, match="step_size holds 2 values but runs = 3; they must agree"):
+        nl.simulate(game, method, 2, runs=3)
+    with pytest.raises(InputError, match="start holds 3 policies but"):
+        nl.simulate(game, method, 2, start=policies(3, 3))
+    for wrong, message in (
+        ([0.5, -1.0], "step_size = -1 must be positive"),
+        ([[0.5]], "must be one number, or one a run"),
+        ([], "shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dynamics.NashMD(wrong)  # type: ignore[arg-type]
+
+
+def test_tuning_side_by_side_is_tuning_one_by_one() -> None:
+    """`tune` reports for every step size what a run of its own reaches, several runs and parameters included."""
+    game = game_of(5)
+    grid = {"step_size": [0.05, 0.4, 3.0, 50.0], "proximal_step": [1.0, 8.0]}
+    tuning = nl.tune(game, dynamics.NashProx, grid, oracle_calls=60, runs=3, start="random")
+    assert len(tuning.grid) == 8
+    for point in tuning.grid:
+        method = dynamics.NashProx(step_size=point["step_size"], proximal_step=point["proximal_step"])
+        alone = nl.simulate(game, method, 60, runs=3, start="random")
+        assert point["value"] == pytest.approx(float(np.median(alone.kl[:, -1])), rel=1e-6, abs=1e-15)
+    assert tuning.best.parameters["step_size"] == min(tuning.grid, key=lambda point: point["value"])["step_size"]
+
+
+# --- kernels and primitives -----------------------------------------------------------------------------------------------
+
+
+def test_some_methods_have_kernels() -> None:
+    """The tests of the contract run them against the plain steps (`test_compiled_is_plain`); here only that there are some."""
+    assert {"MagneticMirrorDescent", "SelfPlayPG", "NashMirrorProx"} <= set(KERNELS) <= set(TOGETHER)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+def test_a_plain_kernel_is_its_step(name: str, shape: tuple[int, ...]) -> None:
+    """Run as plain Python, a kernel overwrites the state with what the step returns."""
+    context, method = game_of(5).contexts[0], example(name)
+    logits = log_softmax(np.random.default_rng(0).standard_normal(shape))
+    step: Any = method.step_size if len(shape) == 1 else np.full((3, 1), method.step_size)
+    state = method.method.init(context, method.params, logits)
+    expected = method.method.step(state, context, step, method.params)
+    given = type(state)(*(np.array(field) for field in state))
+    method.method.kernel(given, context, step, method.params, *(np.empty(shape) for _ in range(3)))  # type: ignore[misc]
+    for field, right in zip(given, expected):
+        np.testing.assert_allclose(field, right, rtol=0, atol=1e-13)
+
+
+def test_the_compiled_exponential() -> None:
+    """Within 2 units in the last place of mpmath's on [-708, 0]; exact at 0; 0 below; NaN and infinities as they should be."""
+    values = np.concatenate([np.random.default_rng(0).uniform(-708, 0, 3000), -np.geomspace(1e-18, 700, 500)])
+    found = np.empty_like(values)
+    kernels._exp_all(found, values)
+    exact = [mpmath.exp(mpmath.mpf(float(value))) for value in values]
+    errors = [abs(mpmath.mpf(float(f)) - e) / mpmath.mpf(float(np.spacing(float(e)))) for f, e in zip(found, exact)]
+    assert max(errors) <= 2
+    special = np.array([0.0, -0.0, np.nan, -np.inf, -708.5, -1e300, np.inf])
+    out = np.empty_like(special)
+    kernels._exp_all(out, special)
+    np.testing.assert_array_equal(out[:6], [1.0, 1.0, np.nan, 0.0, 0.0, 0.0])
+    assert not np.isfinite(out[6])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 99, 100, 101, 102, 103, 257])
+def test_compiled_products(n: int) -> None:
+    """Rows four at a time, and the upper triangle alone, give Aπ for every remainder of n by 4."""
+    game = nl.games.random_game(n, n, beta=0.1)
+    matrix, policy = game.advantages, np.random.default_rng(n).dirichlet(np.ones(n))
+    expected = np.array([sum(a * p for a, p in zip(row, policy)) for row in matrix])
+    for product in (kernels._product, kernels._skew_product, kernels._dense_advantage):
+        out = np.full(n, np.nan)
+        product(out, matrix, policy)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-15)
+    left, right = np.random.default_rng(n).standard_normal((2, n, 3)) / 10
+    out = np.full(n, np.nan)
+    kernels._low_rank_advantage(out, left, right, policy)
+    np.testing.assert_allclose(out, (left @ right.T - right @ left.T) @ policy, rtol=0, atol=1e-15)
+
+
+def test_plain_primitives_write_where_they_are_told() -> None:
+    """The plain counterparts agree with the functions they stand for, one policy and many."""
+    payoff = DensePayoff(game_of(4).advantages)
+    for shape in ((4,), (2, 4)):
+        x, y, z = np.random.default_rng(1).standard_normal((3, *shape))
+        out = np.empty(shape)
+        in_place.exp_to(out, x)
+        np.testing.assert_array_equal(out, exp(x))
+        in_place.advantage_to(out, payoff, y)
+        np.testing.assert_array_equal(out, advantage(payoff, y))
+        in_place.tilt_to(out, 0.5, x, 2.0, y, -1.0, z)
+        np.testing.assert_allclose(np.exp(out).sum(axis=-1), 1, rtol=1e-14)
+        np.testing.assert_allclose(out - (0.5 * x + 2 * y - z), (out - (0.5 * x + 2 * y - z))[..., :1] * np.ones(4), atol=1e-14)
