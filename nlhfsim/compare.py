@@ -25,6 +25,8 @@ DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in r
 METRICS = ("kl", "exploitability", "gap0")
 EXACT_RECORDS = 20_000
 """Up to so many steps every step is recorded, so that first passages are exact."""
+_WORTH_IT = 3 * 10**9
+"""Multiplications of a tuning from which on its runs go side by side."""
 _AT_ONCE = 2**22
 """Entries of the policies of runs that go side by side."""
 CONVERGED = 1e-12
@@ -287,8 +289,10 @@ class _Settings:
     def run_all(self, instances: Sequence[Dynamics]) -> list[_Finished]:
         """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
         groups: dict[Any, list[int]] = {}
+        work = len(instances) * self.budget * self.runs * self.game.n_contexts * (self.game.n**2 + 100)
         for index, one in enumerate(instances):
-            alike = one.method.together and isinstance(one.step_size, float)
+            # Side by side needs a loop of its own; compiling it takes seconds.
+            alike = one.method.together and isinstance(one.step_size, float) and work > _WORTH_IT
             groups.setdefault((one.params, one.given) if alike else index, []).append(index)
         finished: dict[int, _Finished] = {}
         for members in groups.values():

@@ -92,6 +92,7 @@ class ContextRuns:
     log_equilibrium: Array | None
     numbers: list[int]
     together: bool
+    in_place: bool
 
     def __post_init__(self) -> None:
         """Note that nothing diverged so far."""
@@ -150,8 +151,10 @@ class ContextRuns:
     def _call(self, live: list[int], sizes: Array, marks: npt.NDArray[np.int64], out: Array, first: int) -> int:
         """Let the loop do up to ``len(sizes)`` steps of the runs that are alive; return how many it did."""
         some = self.together and len(live) < self.runs
-        # A kernel overwrites the arrays it is given.
-        state = type(self.state)(*(np.array(field[live] if some else field) if np.ndim(field) else field for field in self.state))
+        # A kernel overwrites the arrays it is given, and goes over neighbouring runs in its inner loops.
+        order: Any = "F" if self.in_place else "C"
+        parts = (field[live] if some and np.ndim(field) else field for field in self.state)
+        state = type(self.state)(*(np.array(part, order=order) if np.ndim(part) else part for part in parts))
         with np.errstate(all="ignore"):
             *fields, count = self.loop(state, self.context, sizes, self.params, marks, out)
         after = type(state)(*fields)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 LOOP = """\
-step = njit(nogil=True, error_model="numpy")(plain_step)
+step = njit(nogil=True, error_model="numpy", forceinline=True)(plain_step)
 
 
 @njit(nogil=True, error_model="numpy", cache=CACHE)
@@ -32,7 +32,7 @@ def loop(state, context, step_sizes, params, marks, records):
         if state.logits.shape != records.shape[1:]:
             return FIELDS, t + 1
         if filled < marks.shape[0] and marks[filled] == t + 1:
-            records[filled] = state.logits
+            copy_to(records[filled], state.logits)
             filled += 1
         if not all_finite(state.logits):
             return FIELDS, t + 1
@@ -50,7 +50,7 @@ _HEADER = '''\
 import numpy as np
 from numba import njit
 
-from nlhfsim.kernels import all_finite
+from nlhfsim.kernels import all_finite, copy_to
 from {module} import {name} as plain_step
 
 '''

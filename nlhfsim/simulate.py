@@ -37,6 +37,8 @@ _LOGGER = logging.getLogger(__name__)
 _PER_DECADE = 20
 _AT_EQUILIBRIUM = 1e-12
 _KEPT_BYTES = 2**27
+_MANY = 8
+"""From so many runs on they go together, which compiles a second loop."""
 
 
 def simulate(
@@ -67,8 +69,8 @@ def simulate(
     feedback : str
         ``"exact"``: a step reads Aπ itself.
     runs : int
-        Number of runs; a `start` of shape ``(runs, ...)`` says it too, or a step size of shape ``(runs,)``. Runs of most methods
-        advance together, which is faster than one after the other.
+        Number of runs; a `start` of shape ``(runs, ...)`` says it too, or a step size of shape ``(runs,)``. From eight
+        on the runs of most methods advance together, which is faster than one after the other.
     seed : int
         Seed of everything random.
     start : array_like, str or Trajectory, optional
@@ -207,8 +209,8 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
 
 
 def together(plan: Plan) -> bool:
-    """Return whether the runs of a plan advance as one."""
-    return plan.runs > 1 and plan.dynamics.method.together
+    """Return whether the runs of a plan advance as one; whatever the steps, so that a continuation has the same bits."""
+    return plan.runs >= _MANY and plan.dynamics.method.together
 
 
 def _groups(plan: Plan) -> list[list[int]]:
@@ -369,8 +371,10 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
         for numbers, state in zip(_groups(plan), states[k]):
             runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
             _LOGGER.info("%s: %s of %d, %d steps", dynamics.name, runs, plan.runs, plan.n_steps)
-            recorders.append(ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan)))
-            recorders[-1].go(steps, sizes, keep=plan.keep_policies == "all")
+            in_place = plan.compiled and dynamics.method.kernel is not None
+            runs_of = ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan), in_place)
+            runs_of.go(steps, sizes, keep=plan.keep_policies == "all")
+            recorders.append(runs_of)
     return _collect(plan, steps, recorders)
 
 

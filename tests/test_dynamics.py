@@ -279,7 +279,7 @@ def test_nothing_compiles_twice(name: str, family: Family, starts: Starts, tmp_p
     state = method.method.init(family["random"].contexts[0], method.params, family["random"].log_reference)
     kernel = method.method.kernel
     loop: Any = kernels.compile_loop(kernel or method.method.step, state._fields, kernel is not None)
-    for start in (starts["random"], starts["random"][:1]):
+    for start in (np.repeat(starts["random"], 4, axis=0), starts["random"][:1]):
         nl.simulate(family["random"], example(name), 2, start=start, equilibrium=False)
     known = len(loop.signatures)
     readonly = starts["contexts"].copy()

@@ -79,7 +79,7 @@ def test_a_second_process_compiles_nothing_and_an_edit_elsewhere_counts(package:
     assert (first["hits"], first["misses"]) == (0, 1) and (second["hits"], second["misses"]) == (1, 0)
     assert first["final"] == second["final"]
     np.testing.assert_allclose(first["final"], plain_run(1.0), rtol=1e-12)
-    helper = package / "kernels.py"
+    helper = package / "kernels" / "one.py"
     edit(
         helper,
         "total += first[i] * second[i]\n    return total",
@@ -98,7 +98,11 @@ def test_an_edited_helper_of_a_step_counts(package: Path, tmp_path: Path) -> Non
     """A call that is compiled with the loop is edited: the next process walks twice as fast, as NumPy does."""
     cache = tmp_path / "cache"
     run(package, str(cache))
-    edit(package / "dynamics" / "self_play_pg.py", "ascend_to(state.logits, step_size,", "ascend_to(state.logits, 2 * step_size,")
+    edit(
+        package / "dynamics" / "self_play_pg.py",
+        "ascend_to(state.logits, policy, gain, step_size,",
+        "ascend_to(state.logits, policy, gain, 2 * step_size,",
+    )
     np.testing.assert_allclose(run(package, str(cache))["final"], plain_run(2.0), rtol=1e-12)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy.typing as npt
 import pytest
 
 import nlhfsim as nl
-from nlhfsim import dynamics, in_place, kernels
+from nlhfsim import dynamics, in_place
 from nlhfsim.errors import InputError
 from nlhfsim.games.payoffs import DensePayoff, advantage
-from nlhfsim.simplex import exp, log_softmax
+from nlhfsim.kernels import many, one
+from nlhfsim.simplex import log_softmax
 
 Floats = npt.NDArray[np.float64]
 pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
@@ -64,8 +66,10 @@ def test_together_is_alone(name: str, n: int) -> None:
 
 def test_a_step_of_another_run_is_noticed() -> None:
     """The comparison above can fail: with the step sizes in another order the runs differ."""
-    game, starts = game_of(10), policies(10, 2)
-    right, wrong = (nl.simulate(game, dynamics.NashMD(s), 6, start=starts, equilibrium=False) for s in ([0.5, 1.0], [1.0, 0.5]))
+    game, starts = game_of(10), np.repeat(policies(10, 4), 2, axis=0)
+    right, wrong = (
+        nl.simulate(game, dynamics.NashMD(s), 6, start=starts, equilibrium=False) for s in (4 * [0.5, 1.0], 4 * [1.0, 0.5])
+    )
     assert right.log_policies is not None and wrong.log_policies is not None
     assert np.abs(right.log_policies[:, -1] - wrong.log_policies[:, -1]).max() > 1e-3
 
@@ -73,11 +77,11 @@ def test_a_step_of_another_run_is_noticed() -> None:
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_run_that_diverges_leaves_the_others_alone(compiled: bool) -> None:
     """Of runs side by side one gets a step that overflows: it ends in NaN, its step named; the others go on unchanged."""
-    game, starts = game_of(4), policies(4, 5)
-    steps = [0.5, 1e308, 0.25, 1.5e308, 1.0]
+    game, starts = game_of(4), policies(4, 8)
+    steps = [0.5, 1e308, 0.25, 1.5e308, 1.0, 0.1, 0.2, 0.3]
     options: dict[str, Any] = {"equilibrium": False, "record_every": 1, "compiled": compiled}
     whole = nl.simulate(game, dynamics.NaturalPG(steps), 8, start=starts, **options)
-    assert whole.status == ("completed", "diverged", "completed", "diverged", "completed")
+    assert whole.status == ("completed", "diverged", "completed", "diverged", *4 * ("completed",))
     assert whole.log_policies is not None
     for run, step in enumerate(steps):
         alone = nl.simulate(game, dynamics.NaturalPG(step), 8, start=starts[run], **options)
@@ -90,13 +94,16 @@ def test_a_run_that_diverges_leaves_the_others_alone(compiled: bool) -> None:
 
 def test_a_continuation_keeps_the_runs_together(tmp_path: Path) -> None:
     """run(5) continued by 6 is run(11) in every bit, with a step size for each run, also through a file; others are refused."""
-    game, starts = game_of(6), policies(6, 3)
-    for method in (dynamics.NashProx([0.5, 0.2, 1.0], proximal_step=2.0, refresh_every=4), dynamics.NashMD([0.5, 0.2, 1.0])):
+    game, starts = game_of(6), policies(6, 8)
+    for method in (
+        dynamics.NashProx([0.5, 0.2, 1.0, 0.1, 0.3, 0.4, 0.6, 0.7], proximal_step=2.0, refresh_every=4),
+        dynamics.NashMD([0.5, 0.2, 1.0, 0.1, 0.3, 0.4, 0.6, 0.7]),
+    ):
         whole = nl.simulate(game, method, 11, start=starts, record_every=[5])
         part = nl.load(nl.simulate(game, method, 5, start=starts).save(tmp_path / "part"))
         np.testing.assert_array_equal(nl.simulate(game, method, 6, start=part).parameters, whole.parameters)
     with pytest.raises(InputError, match="a run continues only with the method it began with"):
-        nl.simulate(game, dynamics.NashMD([0.5, 0.2, 0.9]), 6, start=part)
+        nl.simulate(game, dynamics.NashMD([0.9, 0.2, 1.0, 0.1, 0.3, 0.4, 0.6, 0.7]), 6, start=part)
 
 
 def test_the_number_of_runs_is_said_once() -> None:
@@ -117,8 +124,9 @@ def test_the_number_of_runs_is_said_once() -> None:
             dynamics.NashMD(wrong)  # type: ignore[arg-type]
 
 
-def test_tuning_side_by_side_is_tuning_one_by_one() -> None:
+def test_tuning_side_by_side_is_tuning_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`tune` reports for every step size what a run of its own reaches, several runs and parameters included."""
+    monkeypatch.setattr(sys.modules["nlhfsim.compare"], "_WORTH_IT", 0)
     game = game_of(5)
     grid = {"step_size": [0.05, 0.4, 3.0, 50.0], "proximal_step": [1.0, 8.0]}
     tuning = nl.tune(game, dynamics.NashProx, grid, oracle_calls=60, runs=3, start="random")
@@ -157,13 +165,13 @@ def test_the_compiled_exponential() -> None:
     """Within 2 units in the last place of mpmath's on [-708, 0]; exact at 0; 0 below; NaN and infinities as they should be."""
     values = np.concatenate([np.random.default_rng(0).uniform(-708, 0, 3000), -np.geomspace(1e-18, 700, 500)])
     found = np.empty_like(values)
-    kernels._exp_all(found, values)
+    one.exp_all(found, values)
     exact = [mpmath.exp(mpmath.mpf(float(value))) for value in values]
     errors = [abs(mpmath.mpf(float(f)) - e) / mpmath.mpf(float(np.spacing(float(e)))) for f, e in zip(found, exact)]
     assert max(errors) <= 2
     special = np.array([0.0, -0.0, np.nan, -np.inf, -708.5, -1e300, np.inf])
     out = np.empty_like(special)
-    kernels._exp_all(out, special)
+    one.exp_all(out, special)
     np.testing.assert_array_equal(out[:6], [1.0, 1.0, np.nan, 0.0, 0.0, 0.0])
     assert not np.isfinite(out[6])
 
@@ -174,26 +182,73 @@ def test_compiled_products(n: int) -> None:
     game = nl.games.random_game(n, n, beta=0.1)
     matrix, policy = game.advantages, np.random.default_rng(n).dirichlet(np.ones(n))
     expected = np.array([sum(a * p for a, p in zip(row, policy)) for row in matrix])
-    for product in (kernels._product, kernels._skew_product, kernels._dense_advantage):
+    for product in (one.product, one.skew_product, one.dense_advantage):
         out = np.full(n, np.nan)
         product(out, matrix, policy)
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-15)
     left, right = np.random.default_rng(n).standard_normal((2, n, 3)) / 10
     out = np.full(n, np.nan)
-    kernels._low_rank_advantage(out, left, right, policy)
+    one.low_rank_advantage(out, left, right, policy)
     np.testing.assert_allclose(out, (left @ right.T - right @ left.T) @ policy, rtol=0, atol=1e-15)
 
 
-def test_plain_primitives_write_where_they_are_told() -> None:
-    """The plain counterparts agree with the functions they stand for, one policy and many."""
-    payoff = DensePayoff(game_of(4).advantages)
-    for shape in ((4,), (2, 4)):
-        x, y, z = np.random.default_rng(1).standard_normal((3, *shape))
-        out = np.empty(shape)
-        in_place.exp_to(out, x)
-        np.testing.assert_array_equal(out, exp(x))
-        in_place.advantage_to(out, payoff, y)
-        np.testing.assert_array_equal(out, advantage(payoff, y))
-        in_place.tilt_to(out, 0.5, x, 2.0, y, -1.0, z)
-        np.testing.assert_allclose(np.exp(out).sum(axis=-1), 1, rtol=1e-14)
-        np.testing.assert_allclose(out - (0.5 * x + 2 * y - z), (out - (0.5 * x + 2 * y - z))[..., :1] * np.ones(4), atol=1e-14)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("runs", [1, 2, 7, 8, 20])
+@pytest.mark.parametrize("n", [1, 3, 15, 16, 101])
+def test_compiled_products_of_many_runs(n: int, runs: int, order: Any) -> None:
+    """Loops, products one by one, and BLAS, in both orders of memory, give Aπ of every run."""
+    game = nl.games.random_game(n, n, beta=0.1)
+    policy = np.array(policies(n, runs), order=order)
+    expected = np.array([[sum(a * p for a, p in zip(row, one_policy)) for row in game.advantages] for one_policy in policy])
+    # With one run or one action the two orders are the same to Numba.
+    for product in (many.dense,) if policy.flags.c_contiguous else (many.product, many.neighbours_dense):
+        out = np.full((runs, n), np.nan, order=order)
+        product(out, game.advantages, policy)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (1, 1)])
+def test_primitives_in_place(shape: tuple[int, ...]) -> None:
+    """Plain and compiled, each writes what its formula says, also over one of its arguments."""
+    n, rng = shape[-1], np.random.default_rng(1)
+    logits, gain, log_reference = rng.standard_normal(shape), rng.standard_normal(shape) / 2, log_softmax(rng.standard_normal(n))
+    policy = np.exp(log_softmax(rng.standard_normal(shape)))
+    step: Any = 0.3 if len(shape) == 1 else rng.uniform(0.1, 1.0, (shape[0], 1))
+    slope = gain - 0.2 * (logits - log_reference)
+
+    def normalized(values: Floats) -> Floats:
+        return np.asarray(values - np.log(np.exp(values).sum(axis=-1, keepdims=True)))
+
+    moved = logits + step * policy * (slope - (policy * slope).sum(axis=-1, keepdims=True))
+    kernels_of = one if len(shape) == 1 else many
+    both: dict[str, tuple[Any, Any, Floats]] = {
+        "mirror": (in_place.mirror_to, (gain, step, 0.2, log_reference), normalized(logits + step * slope)),
+        "prox": (
+            in_place.prox_to,
+            (gain, step, 0.2, log_reference),
+            normalized((logits + step * 0.2 * log_reference + step * gain) / (1 + 0.2 * step)),
+        ),
+        "mixture": (
+            in_place.mixture_to,
+            (step, 0.2, log_reference),
+            normalized((1 - 0.2 * step) * logits + 0.2 * step * log_reference),
+        ),
+        "log_softmax": (in_place.log_softmax_to, (), normalized(logits)),
+        "exp_all": (in_place.exp_to, (), np.exp(logits)),
+    }
+    for name, (plain, arguments, expected) in both.items():
+        for function in (plain, getattr(kernels_of, name)):
+            out = np.empty(shape)
+            function(out, logits, *arguments)
+            np.testing.assert_allclose(out, expected, rtol=1e-14, atol=1e-14, err_msg=name)
+            over = logits.copy()
+            function(over, over, *arguments)
+            np.testing.assert_allclose(over, expected, rtol=1e-14, atol=1e-14, err_msg=name)
+    for function in (in_place.ascend_to, kernels_of.ascend):
+        out = logits.copy()
+        function(out, policy, gain.copy(), step, 0.2, log_reference)
+        np.testing.assert_allclose(out, moved, rtol=0, atol=1e-14)
+    payoff = DensePayoff(nl.games.random_game(n, 3).advantages)
+    out = np.empty(shape)
+    in_place.advantage_to(out, payoff, policy)
+    np.testing.assert_array_equal(out, advantage(payoff, policy))

@@ -18,7 +18,7 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, Proven
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.in_place import advantage_to, exp_to, mirror_to
 from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import EXTRAGRADIENT
 
@@ -34,13 +34,12 @@ def kernel(
     state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
 ) -> None:
     """`step` in place."""
-    pull = step_size * context.beta
     exp_to(policy, state.logits)
     advantage_to(gain, context.payoff, policy)
-    tilt_to(half, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
+    mirror_to(half, state.logits, gain, step_size, context.beta, context.log_reference)
     exp_to(policy, half)
     advantage_to(gain, context.payoff, policy)
-    tilt_to(state.logits, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
+    mirror_to(state.logits, state.logits, gain, step_size, context.beta, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:

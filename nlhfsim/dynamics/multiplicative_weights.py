@@ -17,7 +17,7 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, regist
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.in_place import advantage_to, exp_to, mirror_to
 from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import SELF_PLAY_PREFERENCE_OPTIMIZATION
 
@@ -33,7 +33,7 @@ def kernel(
     """`step` in place."""
     exp_to(policy, state.logits)
     advantage_to(gain, context.payoff, policy)
-    tilt_to(state.logits, 1.0, state.logits, 0.0, state.logits, step_size, gain)
+    mirror_to(state.logits, state.logits, gain, step_size, 0.0, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:

@@ -18,7 +18,7 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, Proven
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.in_place import advantage_to, exp_to, mirror_to, mixture_to
 from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import NASH_LEARNING
 
@@ -34,11 +34,10 @@ def kernel(
     state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
 ) -> None:
     """`step` in place."""
-    pull = step_size * context.beta
-    tilt_to(half, 1 - pull, state.logits, pull, context.log_reference, 0.0, state.logits)
+    mixture_to(half, state.logits, step_size, context.beta, context.log_reference)
     exp_to(policy, half)
     advantage_to(gain, context.payoff, policy)
-    tilt_to(state.logits, 1.0, half, 0.0, half, step_size, gain)
+    mirror_to(state.logits, half, gain, step_size, 0.0, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:

@@ -22,7 +22,7 @@ from nlhfsim.dynamics.nash_mirror_prox import prox
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.in_place import advantage_to, exp_to, prox_to
 from nlhfsim.simplex import exp
 from nlhfsim.sources import OPTIMISTIC_MIRROR_DESCENT
 
@@ -48,12 +48,10 @@ def step(state: State, context: Context, step_size: float, params: NoParams) -> 
 
 def kernel(state: State, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array) -> None:
     """`step` in place."""
-    pull = step_size * context.beta
-    share = 1 / (1 + pull)
-    tilt_to(half, share, state.logits, pull * share, context.log_reference, step_size * share, state.gain)
+    prox_to(half, state.logits, state.gain, step_size, context.beta, context.log_reference)
     exp_to(policy, half)
     advantage_to(state.gain, context.payoff, policy)
-    tilt_to(state.logits, share, state.logits, pull * share, context.log_reference, step_size * share, state.gain)
+    prox_to(state.logits, state.logits, state.gain, step_size, context.beta, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: State, step_size: float, after: State) -> float:

@@ -21,7 +21,7 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, Proven
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.in_place import advantage_to, ascend_to, exp_to, tilt_to
+from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to
 from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
@@ -42,10 +42,10 @@ def kernel(
     state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
 ) -> None:
     """`step` in place."""
-    tilt_to(half, 1.0, state.logits, 0.0, state.logits, 0.0, state.logits)
+    log_softmax_to(half, state.logits)
     exp_to(policy, half)
     advantage_to(gain, context.payoff, policy)
-    ascend_to(state.logits, step_size, policy, gain, context.beta, context.log_reference)
+    ascend_to(state.logits, policy, gain, step_size, context.beta, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:

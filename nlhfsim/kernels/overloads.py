@@ -1,0 +1,139 @@
+"""What the primitives mean in compiled code: the functions of `simplex`, `payoffs` and `in_place`, told to Numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.extending import overload
+
+from nlhfsim.games.payoffs import DensePayoff, LowRankPayoff, advantage
+from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to, mirror_to, mixture_to, prox_to
+from nlhfsim.kernels import many, one
+from nlhfsim.simplex import exp, expect, log_softmax
+
+
+def _is_one(kind: Any) -> bool:
+    """Return whether a type is that of an array of one policy."""
+    return getattr(kind, "ndim", None) == 1
+
+
+@overload(exp_to, strict=False)
+def _exp_to(out: Any, log_values: Any) -> Any:
+    if _is_one(out):
+        return lambda out, log_values: one.exp_all(out, log_values)
+    return lambda out, log_values: many.exp_all(out, log_values)
+
+
+@overload(advantage_to, strict=False)
+def _advantage_to(out: Any, payoff: Any, policy: Any) -> Any:
+    form, alone = getattr(payoff, "instance_class", None), _is_one(policy)
+    if form is DensePayoff:
+        if alone:
+            return lambda out, payoff, policy: one.dense_advantage(out, payoff.matrix, policy)
+        if policy.layout == "F":
+            return lambda out, payoff, policy: many.neighbours_dense(out, payoff.matrix, policy)
+        return lambda out, payoff, policy: many.dense(out, payoff.matrix, policy)
+    if form is LowRankPayoff:
+        if alone:
+            return lambda out, payoff, policy: one.low_rank_advantage(out, payoff.left, payoff.right, policy)
+        return lambda out, payoff, policy: many.low_rank(out, payoff.left, payoff.right, policy)
+    return None
+
+
+@overload(log_softmax_to, strict=False)
+def _log_softmax_to(out: Any, logits: Any) -> Any:
+    if _is_one(out):
+        return lambda out, logits: one.log_softmax(out, logits)
+    return lambda out, logits: many.log_softmax(out, logits)
+
+
+@overload(mirror_to, strict=False)
+def _mirror_to(out: Any, logits: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
+    chosen = one.mirror if _is_one(out) else many.mirror
+    return lambda out, logits, gain, step_size, beta, log_reference: chosen(out, logits, gain, step_size, beta, log_reference)
+
+
+@overload(prox_to, strict=False)
+def _prox_to(out: Any, logits: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
+    chosen = one.prox if _is_one(out) else many.prox
+    return lambda out, logits, gain, step_size, beta, log_reference: chosen(out, logits, gain, step_size, beta, log_reference)
+
+
+@overload(mixture_to, strict=False)
+def _mixture_to(out: Any, logits: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
+    chosen = one.mixture if _is_one(out) else many.mixture
+    return lambda out, logits, step_size, beta, log_reference: chosen(out, logits, step_size, beta, log_reference)
+
+
+@overload(ascend_to, strict=False)
+def _ascend_to(logits: Any, policy: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
+    chosen = one.ascend if _is_one(logits) else many.ascend
+    return lambda logits, policy, gain, step_size, beta, log_reference: chosen(
+        logits, policy, gain, step_size, beta, log_reference
+    )
+
+
+@overload(exp, strict=False)
+def _exp(log_values: Any) -> Any:
+    def compiled(log_values):  # type: ignore[no-untyped-def]
+        out = np.empty_like(log_values)
+        exp_to(out, log_values)
+        return out
+
+    return compiled
+
+
+@overload(log_softmax, strict=False)
+def _log_softmax(logits: Any) -> Any:
+    def compiled(logits):  # type: ignore[no-untyped-def]
+        out = np.empty_like(logits)
+        log_softmax_to(out, logits)
+        return out
+
+    return compiled
+
+
+@overload(expect, strict=False)
+def _expect(policy: Any, values: Any) -> Any:
+    def together(policy, values):  # type: ignore[no-untyped-def]
+        out = np.empty((policy.shape[0], 1))
+        for run in range(policy.shape[0]):
+            out[run, 0] = one.dot(policy[run], values[run])
+        return out
+
+    return (lambda policy, values: one.dot(policy, values)) if _is_one(policy) else together
+
+
+@overload(advantage, strict=False)
+def _advantage(payoff: Any, policy: Any) -> Any:
+    def compiled(payoff, policy):  # type: ignore[no-untyped-def]
+        out = np.empty_like(policy)
+        advantage_to(out, payoff, policy)
+        return out
+
+    return compiled
+
+
+def all_finite(logits: Any) -> bool:
+    """Return whether no entry is NaN or infinite, logits of shape ``(n,)`` or ``(runs, n)``."""
+    return bool(np.isfinite(logits).all())
+
+
+@overload(all_finite, strict=False)
+def _all_finite(logits: Any) -> Any:
+    if _is_one(logits):
+        return lambda logits: one.finite(logits)
+    return lambda logits: many.all_finite(logits)
+
+
+def copy_to(out: Any, values: Any) -> None:
+    """Copy an array of shape ``(n,)`` or ``(runs, n)``; Numba's own assignment compiles the text of its error messages too."""
+    out[...] = values
+
+
+@overload(copy_to, strict=False)
+def _copy_to(out: Any, values: Any) -> Any:
+    if _is_one(out):
+        return lambda out, values: one.copy(out, values)
+    return lambda out, values: many.copy(out, values)
