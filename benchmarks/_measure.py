@@ -32,6 +32,10 @@ PACKAGES = ("nlhfsim", "numpy", "scipy", "numba", "cvxpy", "clarabel", "highspy"
     "threadpoolctl",
 )
 NOT_INSTALLED = "not installed"
+PROCESSOR_NOTE = (
+    "ratios and targets are those of processor time, best repeat: one thread each, it is the wall time of an idle machine, and other "
+    "work on a busy one hardly touches it"
+)
 Name = TypeVar("Name")
 
 
@@ -141,19 +145,15 @@ def in_turns(contestants: Mapping[Name, Callable[[], Any]], repeats: int, *, cap
 
 
 def steps_in(run: Callable[[int], Any], seconds: float, at_least: int) -> int:
-    """Return how many steps take about `seconds`; so many have been run once, so that nothing is compiled later."""
+    """Return how many steps take about `seconds`; so many have been run, so that nothing is compiled later."""
     n_steps = at_least
     while True:
         run(n_steps)
-        turn = Turns()
-        turn.take(partial(run, n_steps))
-        spent = turn.seconds[0]
-        if spent > seconds / 10 or n_steps > 10**7:
-            break
-        n_steps *= 4
-    n_steps = max(at_least, int(n_steps * seconds / spent))
-    run(n_steps)
-    return n_steps
+        # One stall of a busy machine must not pass for the cost of the steps.
+        spent = min(in_turns({"": partial(run, n_steps)}, 3)[""].seconds)
+        if spent > seconds / 2 or n_steps > 10**7:
+            return n_steps
+        n_steps = int(n_steps * min(8.0, max(1.5, seconds / spent)))
 
 
 def threads_note(where: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -43,9 +43,9 @@ def run(*, quick: bool, out: Path) -> Report:
     """Draw ``cost.png`` and ``cost.svg``; the parts that the figure needs are run first where their results are missing."""
     steps, equilibria = (_result(part, quick, out) for part in ("steps", "equilibria"))
     panels = [
-        ("Mirror step", "µs a step", lines(steps["rows"], "us_min", 1.0)),
-        ("Equilibrium at β = 0", "seconds", lines(_chosen(equilibria["rows"], "random tournament", 0.0), "ms_min", 1e-3)),
-        ("Equilibrium at β = 0.1", "seconds", lines(_chosen(equilibria["rows"], "zero-one", 0.1), "ms_min", 1e-3)),
+        ("Mirror step", "µs a step", lines(steps["rows"], "us_processor", 1.0)),
+        ("Equilibrium at β = 0", "seconds", lines(_chosen(equilibria["rows"], "random tournament", 0.0), "ms_processor", 1e-3)),
+        ("Equilibrium at β = 0.1", "seconds", lines(_chosen(equilibria["rows"], "zero-one", 0.1), "ms_processor", 1e-3)),
     ]
     written = [str(plots.save(draw(panels), out / f"cost.{suffix}").name) for suffix in ("png", "svg")]
     return Report(
