@@ -33,8 +33,8 @@ PACKAGES = ("nlhfsim", "numpy", "scipy", "numba", "cvxpy", "clarabel", "highspy"
 )
 NOT_INSTALLED = "not installed"
 PROCESSOR_NOTE = (
-    "ratios and targets are those of processor time, best repeat: one thread each, it is the wall time of an idle machine, and other "
-    "work on a busy one hardly touches it"
+    "ratios and targets are those of processor time, best repeat: with one thread each it is the wall time of an idle machine, "
+    "and what else runs on a busy one hardly touches it"
 )
 Name = TypeVar("Name")
 
