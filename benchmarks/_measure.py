@@ -201,7 +201,9 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "blas": _blas(),
-        "threads": {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "XLA_FLAGS")},
+        "threads": {
+            name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "XLA_FLAGS")
+        },
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
     }

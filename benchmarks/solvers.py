@@ -17,6 +17,8 @@ import nlhfsim as nl
 from benchmarks._measure import Floats
 from benchmarks.rivals import library
 
+CLARABEL_SECONDS = 120.0
+
 
 class NoAnswerError(Exception):
     """A solver gave no policy; the message is its own words."""
@@ -124,7 +126,7 @@ def nlhfsim_regularized(advantages: Floats, log_reference: Floats, beta: float) 
     return np.asarray(nl.solve(nl.PreferenceGame(advantages + 0.5, beta, np.exp(log_reference))).log_policy)
 
 
-def clarabel(advantages: Floats, log_reference: Floats, beta: float, seconds: float = 60.0) -> Floats:
+def clarabel(advantages: Floats, log_reference: Floats, beta: float) -> Floats:
     """The convex program of section 1 of the theory by cvxpy and Clarabel at its default tolerances; the log-policy."""
     cp = library("cvxpy")
     policy = cp.Variable(len(advantages), nonneg=True)
@@ -134,7 +136,7 @@ def clarabel(advantages: Floats, log_reference: Floats, beta: float, seconds: fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the answer may be inaccurate is measured
         try:
-            problem.solve(solver=cp.CLARABEL, time_limit=seconds)
+            problem.solve(solver=cp.CLARABEL, time_limit=CLARABEL_SECONDS)
         except cp.SolverError as error:
             raise NoAnswerError(str(error).split("\n")[0][:80]) from None
     if policy.value is None:
