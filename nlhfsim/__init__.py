@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlhfsim.compare import Comparison, Tuning, compare, tune
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
+    from nlhfsim.flow import Flow, flow
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.games.responses import best_response, exploitability
     from nlhfsim.simplex import kl, span
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "compare",
     "Equilibrium": "equilibrium",
+    "Flow": "flow",
     "PreferenceGame": "games.game",
     "Trajectory": "trajectory",
     "Tuning": "compare",
@@ -34,6 +36,7 @@ _HOME = {
     "cite": "sources",
     "compare": "compare",
     "exploitability": "games.responses",
+    "flow": "flow",
     "kl": "simplex",
     "load": "trajectory",
     "simulate": "simulate",
@@ -49,6 +52,7 @@ _MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "
 __all__ = [
     "Comparison",
     "Equilibrium",
+    "Flow",
     "PreferenceGame",
     "Trajectory",
     "Tuning",
@@ -59,6 +63,7 @@ __all__ = [
     "dynamics",
     "errors",
     "exploitability",
+    "flow",
     "games",
     "kl",
     "load",

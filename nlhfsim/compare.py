@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, names
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
+from nlhfsim.errors import InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import Plan, execute, in_proven_range, solved_target, warn_flat
+from nlhfsim.simulate import Plan, compiles, execute, execute_from, in_proven_range, solved_target, start_policies, warn_flat
 from nlhfsim.trajectory import Trajectory
 
 DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
@@ -25,6 +25,8 @@ DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in r
 METRICS = ("kl", "exploitability", "gap0")
 EXACT_RECORDS = 20_000
 """Up to so many steps every step is recorded, so that first passages are exact."""
+_AT_ONCE = 2**22
+"""Entries of the policies of runs that go side by side."""
 CONVERGED = 1e-12
 """Values at or below it rank by how early they were reached: beyond it lies rounding."""
 
@@ -129,7 +131,7 @@ def tune(
     Raises
     ------
     InputError
-        If the grid is empty or the budget is below one step.
+        If the grid is empty, the budget is below one step, or a method without a step size is given no values by name.
 
     Examples
     --------
@@ -171,7 +173,7 @@ def compare(
     step_sizes : array_like, mapping or "default", optional
         None: an instance with a step size runs as given, all else is tuned on the default grid (see `tune`). ``"default"``:
         every method is tuned on the default grid; an array: on these step sizes. A mapping gives a grid (of steps, or of
-        several parameters by name) for methods by name.
+        several parameters by name) for methods by name. A method that has no step size runs as given unless a mapping names it.
     metric : str, optional
         What tuning minimizes: ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0).
     runs, seed, start, equilibrium
@@ -205,7 +207,7 @@ def compare(
         settings.steps(contestant.dynamics)
     criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
-        ensure_choice("step_sizes", name, {contestant.dynamics.name for contestant in contestants})
+        ensure_choice("step_sizes", name, {n for c in contestants for n in (c.dynamics.name, c.alias) if n})
     tunings: list[Tuning | None] = []
     trajectories, rows = [], []
     for contestant in contestants:
@@ -227,14 +229,19 @@ class _Contestant(NamedTuple):
 
     dynamics: Dynamics
     bare: bool
+    alias: str = ""
 
     def default_grid(self) -> dict[str, Sequence[Any]]:
-        """Return the grid when none is given: `DEFAULT_GRID`, for a bare method times what its metadata names."""
+        """Return the grid when none is given, maybe empty: `DEFAULT_GRID`, for a bare method times what its metadata names."""
         method = self.dynamics.method
-        return {method.scheduled: DEFAULT_GRID, **(method.tuning or {} if self.bare else {})}
+        steps = {} if method.scheduled is None else {method.scheduled: DEFAULT_GRID}
+        return {**steps, **(method.tuning or {} if self.bare else {})}
 
 
 def _contestant(method: Any) -> _Contestant:
+    factory = get(method) if isinstance(method, str) else method
+    if hasattr(factory, "alias"):  # a name of the literature for an instance fixes what that instance fixes
+        return _Contestant(as_dynamics(method), False, factory.alias.name)
     return _Contestant(as_dynamics(method), not isinstance(method, Dynamics))
 
 
@@ -271,22 +278,72 @@ class _Settings:
             )
         return chosen
 
-    def run(self, dynamics: Dynamics, *, keep: bool = True) -> Trajectory:
-        """Run one method for the budget."""
+    def run(self, dynamics: Dynamics) -> Trajectory:
+        """Run one method for the budget, every step recorded where that is in reach."""
+        plan = self._plan(dynamics)
+        keep = "all" if self.game.n * self.game.n_contexts <= 1000 else "final"
+        return execute(replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep), self.start)
+
+    def run_all(self, instances: Sequence[Dynamics]) -> list[_Finished]:
+        """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
+        groups: dict[Any, list[int]] = {}
+        for index, one in enumerate(instances):
+            alike = one.method.together and isinstance(one.step_size, float)
+            groups.setdefault((one.params, one.given) if alike else index, []).append(index)
+        finished: dict[int, _Finished] = {}
+        for members in groups.values():
+            plan = self._plan(instances[members[0]])
+            logs = start_policies(self.game, self.start, plan.runs, plan.seed)
+            runs = len(logs)
+            at_once = max(1, _AT_ONCE // (runs * self.game.n))
+            for some in (members[k : k + at_once] for k in range(0, len(members), at_once)):
+                dynamics = instances[some[0]].resolve(self.game.contexts)
+                if len(some) > 1:
+                    steps = [instances[index].step_size for index in some]
+                    dynamics = dynamics.with_step(tuple(np.repeat(np.array(steps, dtype=np.float64), runs).tolist()))
+                whole = replace(plan, dynamics=dynamics, runs=runs * len(some))
+                trajectory = execute_from(whole, np.tile(logs, (len(some), 1, 1)))
+                for position, index in enumerate(some):
+                    finished[index] = _Finished(trajectory, slice(position * runs, (position + 1) * runs))
+        return [finished[index] for index in range(len(instances))]
+
+    def _plan(self, dynamics: Dynamics) -> Plan:
         resolved = dynamics.resolve(self.game.contexts)
-        n_steps = self.steps(resolved)
-        plan = Plan(
+        return Plan(
             game=self.game,
             dynamics=resolved,
-            n_steps=n_steps,
+            n_steps=self.steps(resolved),
             runs=ensure_integer("runs", self.runs, 1),
             seed=ensure_integer("seed", self.seed),
-            record_every=1 if keep and n_steps <= EXACT_RECORDS else None,
-            keep_policies="all" if keep and self.game.n * self.game.n_contexts <= 1000 else "final",
+            record_every=None,
+            keep_policies="final",
             equilibrium=self.equilibrium,
-            compiled=resolved.method.compiled,
+            compiled=compiles(self.game, resolved),
         )
-        return execute(plan, self.start)
+
+
+class _Finished(NamedTuple):
+    """The runs of one instance, which are some of the runs of a trajectory."""
+
+    trajectory: Trajectory
+    runs: slice
+
+    def final(self, metric: str) -> float:
+        """Return the median over runs of a metric at the end."""
+        return float(np.median(self.trajectory.metric(metric)[self.runs, -1]))
+
+    def rank(self, metric: str) -> tuple[float, float]:
+        """Return what orders grid points: the value reached, then, once it is converged, how early."""
+        value = self.final(metric)
+        if math.isnan(value):
+            return math.inf, math.inf
+        passage = float(np.median(self.trajectory.first_passage(metric, CONVERGED)[self.runs]))
+        return max(value, CONVERGED), passage
+
+    @property
+    def status(self) -> str:
+        """Return "diverged" if any run did, else "completed"."""
+        return "diverged" if "diverged" in self.trajectory.status[self.runs] else "completed"
 
 
 def _ensure_budget(oracle_calls: Any) -> int:
@@ -295,30 +352,38 @@ def _ensure_budget(oracle_calls: Any) -> int:
 
 def _grid_for(contestant: _Contestant, step_sizes: Any) -> Any:
     """Return the grid that a method is to be tuned on, None if it runs as given."""
+    default = contestant.default_grid() or None
     if isinstance(step_sizes, str):
         ensure_choice("step_sizes", step_sizes, ("default",))
-        return contestant.default_grid()
-    unnamed = contestant.default_grid() if contestant.dynamics.step_size is None else None
+        return default
+    unnamed = default if contestant.dynamics.step_size is None else None
     if isinstance(step_sizes, Mapping):
-        named = step_sizes.get(contestant.dynamics.name, unnamed)
-        return contestant.default_grid() if isinstance(named, str) and named == "default" else named
-    return unnamed if step_sizes is None else step_sizes
+        named = step_sizes.get(contestant.alias, step_sizes.get(contestant.dynamics.name, unnamed))
+        return default if isinstance(named, str) and named == "default" else named
+    # Step sizes for all are not for a method that has none.
+    return unnamed if step_sizes is None or contestant.dynamics.method.scheduled is None else step_sizes
 
 
 def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
     """Return the grid points as parameter dicts."""
+    scheduled = dynamics.method.scheduled
+    if scheduled is None and not (isinstance(grid, Mapping) and grid):
+        raise InputError(
+            f"{dynamics.name} has no step size to tune; give values of its parameters by name (it has "
+            f"{', '.join(dynamics.parameters) or 'none'}), or run it with simulate"
+        )
     if isinstance(grid, Mapping):
         for name, values in grid.items():
             if np.ndim(values) == 0:
                 raise InputError(f"grid[{name!r}] = {values!r} must be a list of values to try")
         axes = {str(name): list(values) for name, values in grid.items()}
     elif isinstance(grid, list | tuple) and any(callable(step) for step in grid):
-        axes = {dynamics.method.scheduled: list(grid)}
+        axes = {scheduled or "": list(grid)}
     else:
         steps = np.atleast_1d(ensure_array("grid", grid))
         if steps.ndim != 1:
             raise InputError(f"grid has shape {steps.shape}, must be a list of step sizes")
-        axes = {dynamics.method.scheduled: steps.tolist()}
+        axes = {scheduled or "": steps.tolist()}
     if not axes or any(len(values) == 0 for values in axes.values()):
         raise InputError(f"grid = {grid!r} is empty, must hold at least one value of each parameter")
     return [dict(zip(axes, values)) for values in product(*axes.values())]
@@ -326,7 +391,7 @@ def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:
 
 def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
     """Return the method at a grid point; parameters beside the step size are validated by the method's factory."""
-    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled
+    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     if set(point) == {scheduled}:
         step = point[scheduled]
         return dynamics.with_step(step if callable(step) else ensure_positive(f"grid: {scheduled}", step))
@@ -335,53 +400,37 @@ def _instance(contestant: _Contestant, point: dict[str, Any]) -> Dynamics:
         if set(own) <= set(getattr(dynamics.params, "_fields", ())):
             return replace(dynamics, params=dynamics.params._replace(**own), step_size=point.get(scheduled, dynamics.step_size))
         raise InputError(
-            f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only {scheduled} can be tuned"
+            f"grid names {', '.join(point)}, but of {dynamics.name}, which is not registered, only "
+            f"{scheduled or 'the fields of its params'} can be tuned"
         )
-    given = {} if contestant.bare else {scheduled: dynamics.step_size} | dict(dynamics.given)
+    given = {} if contestant.bare else ({scheduled: dynamics.step_size} if scheduled else {}) | dict(dynamics.given)
     return build(dynamics.name, **(given | point))
 
 
 def _tune(settings: _Settings, contestant: _Contestant, grid: Any, metric: str) -> Tuning:
-    dynamics = contestant.dynamics
+    dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     points = _points(dynamics, grid)
     instances = [_instance(contestant, point) for point in points]
-    finished = [settings.run(instance, keep=False) for instance in instances]
-    ranks = [_rank(trajectory, metric) for trajectory in finished]
+    finished = settings.run_all(instances)
+    ranks = [run.rank(metric) for run in finished]
     best = min(range(len(points)), key=ranks.__getitem__)
     table = tuple(
         {
-            **{name: describe(value) if name == dynamics.method.scheduled else value for name, value in point.items()},
-            "value": _final(run, metric),
-            "status": _status(run),
+            **{name: describe(value) if name == scheduled else value for name, value in point.items()},
+            "value": run.final(metric),
+            "status": run.status,
         }
         for point, run in zip(points, finished)
     )
-    steps = [p[dynamics.method.scheduled] for p in points if dynamics.method.scheduled in p]
+    steps = [p[scheduled] for p in points if scheduled in p]
     numbers = [step for step in steps if not callable(step)]
-    at_edge = len(set(numbers)) > 2 and points[best].get(dynamics.method.scheduled) in (min(numbers), max(numbers))
+    at_edge = len(set(numbers)) > 2 and points[best].get(scheduled) in (min(numbers), max(numbers))
     return Tuning(instances[best], settings.run(instances[best]), table, metric, at_edge)
-
-
-def _rank(trajectory: Trajectory, metric: str) -> tuple[float, float]:
-    """Return what orders grid points: the value reached, then, once it is converged, how early."""
-    value = _final(trajectory, metric)
-    if math.isnan(value):
-        return math.inf, math.inf
-    passage = float(np.median(trajectory.first_passage(metric, CONVERGED)))
-    return max(value, CONVERGED), passage
-
-
-def _final(trajectory: Trajectory, metric: str) -> float:
-    values: Array = trajectory.metric(metric)[:, -1]
-    return float(np.median(values))
-
-
-def _status(trajectory: Trajectory) -> str:
-    return "diverged" if "diverged" in trajectory.status else "completed"
 
 
 def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
     resolved = dynamics.resolve(game.contexts)
+    whole = _Finished(trajectory, slice(None))
     passages = {f"calls_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps) for eps in (1e-3, 1e-6)}
     return {
         "dynamics": resolved.name,
@@ -390,9 +439,9 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         "steps": int(trajectory.steps[-1]),
         "oracle_calls": int(trajectory.oracle_calls[-1]),
         "queries": int(trajectory.queries[-1]),
-        "final_kl": _final(trajectory, "kl"),
-        "final_exploitability": _final(trajectory, "exploitability"),
-        "final_gap0": _final(trajectory, "gap0"),
+        "final_kl": whole.final("kl"),
+        "final_exploitability": whole.final("exploitability"),
+        "final_gap0": whole.final("gap0"),
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
@@ -400,7 +449,7 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         "in_proven_range": in_proven_range(game, resolved) if resolved.method.fixed_point == "nash" else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
-        "status": _status(trajectory),
+        "status": whole.status,
     }
 
 

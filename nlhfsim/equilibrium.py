@@ -15,15 +15,20 @@ import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_choice
 from nlhfsim.games.game import PreferenceGame, ensure_game
-from nlhfsim.games.payoffs import Context
+from nlhfsim.games.payoffs import Context, LowRankPayoff, n_actions
 from nlhfsim.games.responses import context_exploitability, log_ratio_residual
 from nlhfsim.solvers import Answer, tolerance
 from nlhfsim.solvers.convex_program import solve_by_cvxpy
+from nlhfsim.solvers.double_oracle import solve_by_double_oracle
 from nlhfsim.solvers.interior_point import solve_by_interior_point
 from nlhfsim.solvers.newton import newton, solve_by_newton
 
 METHODS = ("auto", "cvxpy", "newton", "interior-point")
 _WORST_FIRST = ("failed", "approximate", "certified")
+_WHOLE = 1000
+"""Up to so many actions a low-rank game at β = 0 is solved whole."""
+_CVXPY = 5000
+"""Up to so many actions cvxpy is asked where Newton's method fails."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class Equilibrium:
     residual : float or None
         ``‖log π* - log BR(π*)‖_sp``, the largest over contexts; None at β = 0.
     unique : bool or None
-        Whether the equilibrium is the only one (always for β > 0); None if the solver failed.
+        Whether the equilibrium is the only one (always for β > 0); None if that is not known.
     face_dimension : int or None
-        Dimension of the set of equilibria, the largest over contexts; 0 if unique, None if the solver failed.
+        Dimension of the set of equilibria, the largest over contexts; 0 if unique, None if not known.
     status : str
         ``"certified"``: residual ≤ min(max(1e-12, 8 eps/β), 1e-6), at β = 0 exploitability ≤ 1e-12. ``"approximate"``: KL bound
         ≤ 1e-4, at β = 0 exploitability ≤ 1e-6. Else ``"failed"``. The worst over contexts.
@@ -156,21 +161,26 @@ def _solve_context(context: Context, method: str, warm: Array | None = None) -> 
     if method == "cvxpy":
         return solve_by_cvxpy(context)
     if context.beta == 0:
-        return solve_by_interior_point(context)
+        return _solve_unregularized(context)
     answer = solve_by_newton(context, warm)
     if method == "newton" or log_ratio_residual(context, answer.log_policy) <= tolerance(context.beta):
         return answer
-    if context.beta > 1e-9:
+    if context.beta > 1e-9 and n_actions(context.payoff) <= _CVXPY:
         reference = solve_by_cvxpy(context)
         polished, words = newton(context, np.maximum(reference.log_policy, -1e4))
         if log_ratio_residual(context, polished) < log_ratio_residual(context, answer.log_policy):
             return Answer(polished, "cvxpy+newton", f"{reference.words}; {words}")
     if context.beta < 1e-8:
         # At so small a β the unregularized centre may be nearer than where the continuation stalled.
-        centre = solve_by_interior_point(context)
+        centre = _solve_unregularized(context)
         if context_exploitability(context, centre.log_policy) < context_exploitability(context, answer.log_policy):
             return Answer(centre.log_policy, centre.method, f"{answer.words}; {centre.words}")
     return answer
+
+
+def _solve_unregularized(context: Context) -> Answer:
+    large = isinstance(context.payoff, LowRankPayoff) and n_actions(context.payoff) > _WHOLE
+    return solve_by_double_oracle(context) if large else solve_by_interior_point(context)
 
 
 def _assemble(game: PreferenceGame, answers: Sequence[Answer]) -> Equilibrium:
@@ -188,13 +198,15 @@ def _assemble(game: PreferenceGame, answers: Sequence[Answer]) -> Equilibrium:
     exploitability = float(game.average(exploitabilities))
     dimensions = [a.face_dimension for a in answers]
     dimension = None if status == "failed" or None in dimensions else max(d for d in dimensions if d is not None)
+    alone = [a.unique for a in answers]
+    unique = None if status == "failed" else False if False in alone else None if None in alone else True
     return Equilibrium(
         policy=policy,
         log_policy=log_policy,
         exploitability=exploitability,
         kl_bound=exploitability / game.beta if game.beta > 0 else None,
         residual=max(residuals) if residuals is not None else None,
-        unique=None if dimension is None else dimension == 0,
+        unique=unique,
         face_dimension=dimension,
         status=status,
         solver_status=_distinct(a.words for a in answers),

@@ -29,6 +29,10 @@ class UnknownNameError(InputError):
     """A game, dataset, method or parameter of that name does not exist."""
 
 
+class SizeError(InputError):
+    """Something was asked for that takes too much time or memory at this number of actions."""
+
+
 class DataError(InputError):
     """A file or table of comparisons cannot be read as preference data."""
 
@@ -97,6 +101,13 @@ def ensure_integer(name: str, value: object, minimum: int = 0, maximum: int = 2*
     if number > maximum:
         raise InputError(f"{name} = {number:g} must be at most {maximum}")
     return int(number)
+
+
+def ensure_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} = {value!r} must be True or False")
+    return bool(value)
 
 
 def ensure_choice(name: str, value: object, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The only loop: it advances one run in one context from record to record, compiled together with the method's step."""
+"""The only loop: it advances runs in one context from record to record, compiled together with the method's step."""
 
 from __future__ import annotations
 
@@ -15,31 +15,42 @@ import numpy.typing as npt
 
 from nlhfsim import metrics
 from nlhfsim.dynamics._spec import Dynamics
+from nlhfsim.dynamics.schedules import StepTable
 from nlhfsim.errors import Array, InputError
-from nlhfsim.games.payoffs import Context
+from nlhfsim.games.payoffs import Context, LowRankPayoff
 from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS
 
 _LOGGER = logging.getLogger(__name__)
-_BLOCK = 2**22
+_BLOCK = 2**20
 """Entries of the log-policies that are held at once for measuring."""
 _PORTION = 10**8
 """Multiplications that compiled code is given at once."""
 
 
 def loop_of(dynamics: Dynamics, fields: tuple[str, ...], compiled: bool) -> Callable[..., Any]:
-    """Return ``loop(state, context, step_sizes, params) -> (*fields of the state, steps done)``, compiled or plain."""
+    """Return the loop that `nlhfsim.loop_cache.LOOP` describes, compiled or plain."""
     if compiled:
         from nlhfsim import kernels
 
         for helper in dynamics.method.helpers:
             kernels.compilable(helper)
-        return _guarded(kernels.compile_loop(dynamics.method.step, fields), dynamics.name)
+        method = dynamics.method
+        loop = kernels.compile_loop(method.kernel or method.step, fields, method.kernel is not None)
+        return _guarded(loop, dynamics.name)
     step = dynamics.method.step
 
-    def plain(state: Any, context: Context, step_sizes: Array, params: Any) -> tuple[Any, ...]:
+    def plain(
+        state: Any, context: Context, step_sizes: Array, params: Any, marks: npt.NDArray[np.int64], records: Array
+    ) -> tuple[Any, ...]:
+        filled = 0
         for t, step_size in enumerate(step_sizes):
             state = step(state, context, step_size, params)
+            if state.logits.shape != records.shape[1:]:
+                return (*state, t + 1)
+            if filled < len(marks) and marks[filled] == t + 1:
+                records[filled] = state.logits
+                filled += 1
             if not np.isfinite(state.logits).all():
                 return (*state, t + 1)
         return (*state, len(step_sizes))
@@ -67,53 +78,107 @@ def _guarded(loop: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 @dataclass
-class ContextRun:
-    """One run in one context: its state, and the records made so far."""
+class ContextRuns:
+    """Runs in one context that advance together: their state, and the records made so far.
+
+    The fields of `state` are those of one run, shape ``(n,)``, if `together` is False; else arrays carry a leading axis of runs,
+    ``(runs, n)``, and numbers are common to all. `numbers` are the runs' numbers in the simulation.
+    """
 
     loop: Callable[..., Any]
     context: Context
     params: Any
     state: Any
     log_equilibrium: Array | None
-    diverged_at: int | None = None
+    numbers: list[int]
+    together: bool
 
-    def go(self, steps: npt.NDArray[np.int64], table: Array, keep: bool) -> None:
+    def __post_init__(self) -> None:
+        """Note that nothing diverged so far."""
+        self.runs = len(self.numbers)
+        self.n = self.state.logits.shape[-1]
+        self.diverged_at: list[int | None] = [None] * self.runs
+
+    def go(self, steps: npt.NDArray[np.int64], sizes: StepTable, keep: bool) -> None:
         """Advance from record to record; measure in blocks, so that memory stays bounded."""
-        n = len(self.state.logits)
-        self.log_policies = np.empty((len(steps), n)) if keep else None
-        self.values = {name: np.full(len(steps), np.nan) for name in METRICS}
+        self.log_policies = np.empty((self.runs, len(steps), self.n)) if keep else None
+        self.values = {name: np.full((self.runs, len(steps)), np.nan) for name in METRICS}
         # Compiled code hears no interrupt, so it is given at most about half a second of work at a time.
-        self.portion = max(1, _PORTION // ((n * n + 50) * (table.shape[1] if table.ndim == 2 else 1)))
-        block = max(1, _BLOCK // n)
+        self.portion = max(1, _PORTION // (self.runs * (_work(self.context) + 50) * sizes.per_step))
+        block = max(1, _BLOCK // (self.n * self.runs))
+        done = 0
         for begin in range(0, len(steps), block):
-            chosen = range(begin, min(begin + block, len(steps)))
-            logs = np.stack([self._advance_to(steps, record, table) for record in chosen])
+            marks = steps[begin : begin + block] - steps[0]
+            _LOGGER.debug("step %d of %d", steps[begin], steps[-1])
+            logits = np.full((len(marks), self.runs, self.n), np.nan)
+            if begin == 0:
+                logits[0] = self.state.logits
+            self._advance(done, marks, sizes, logits, int(steps[0]))
+            done = int(marks[-1])
             with np.errstate(all="ignore"):
+                logs = log_softmax(logits).swapaxes(0, 1)
                 measured = metrics.of_context(self.context, logs, self.log_equilibrium)
             for name in METRICS:
-                self.values[name][begin : begin + len(logs)] = measured[name]
+                self.values[name][:, begin : begin + len(marks)] = measured[name]
             if self.log_policies is not None:
-                self.log_policies[begin : begin + len(logs)] = logs
+                self.log_policies[:, begin : begin + len(marks)] = logs
 
-    def _advance_to(self, steps: npt.NDArray[np.int64], record: int, table: Array) -> Array:
-        """Return the log-policy at a record, NaN once diverged."""
-        _LOGGER.debug("step %d of %d", steps[record], steps[-1])
-        if record > 0 and self.diverged_at is None:
-            begin, end = int(steps[record - 1] - steps[0]), int(steps[record] - steps[0])
-            for part in range(begin, end, self.portion):
-                sizes = table[part : min(part + self.portion, end)]
-                with np.errstate(all="ignore"):
-                    *fields, done = self.loop(self.state, self.context, sizes, self.params)
-                shape = self.state.logits.shape
-                self.state = type(self.state)(*fields)
-                if self.state.logits.shape != shape:
-                    raise InputError(f"the step returns logits of shape {self.state.logits.shape}, must be {shape}")
-                if not np.isfinite(self.state.logits).all():
-                    self.diverged_at = int(steps[0]) + part + int(done)
-                    break
-        if self.diverged_at is not None:
-            return np.full(len(self.state.logits), np.nan)
-        return log_softmax(self.state.logits)
+    def field(self, name: str) -> Array:
+        """Return a field of the state, shape ``(runs, ...)``; a number is repeated."""
+        value = np.asarray(getattr(self.state, name))
+        return value if self.together and value.ndim else np.broadcast_to(value, (self.runs, *value.shape))
+
+    def _advance(self, done: int, marks: npt.NDArray[np.int64], sizes: StepTable, logits: Array, first: int) -> None:
+        """Go from `done` to the last mark, filling ``logits (marks, runs, n)``; rows of runs that diverged stay NaN."""
+        while done < marks[-1]:
+            live = [run for run in range(self.runs) if self.diverged_at[run] is None]
+            if not live:
+                return
+            end = min(done + self.portion, int(marks[-1]))
+            inside = np.flatnonzero((marks > done) & (marks <= end))
+            out = np.full((len(inside), *((len(live),) if self.together else ()), self.n), np.nan)
+            numbers = [self.numbers[run] for run in live]
+            count = self._call(live, sizes.between(done, end, numbers, self.together), marks[inside] - done, out, first + done)
+            filled = int(np.searchsorted(marks[inside], done + count, side="right"))
+            out = out.reshape(len(inside), len(live), self.n)
+            for column, run in enumerate(live):
+                if self.diverged_at[run] is not None and filled and marks[inside[filled - 1]] == done + count:
+                    out[filled - 1, column] = np.nan
+            logits[np.ix_(inside[:filled], np.array(live))] = out[:filled]
+            done += count
+
+    def _call(self, live: list[int], sizes: Array, marks: npt.NDArray[np.int64], out: Array, first: int) -> int:
+        """Let the loop do up to ``len(sizes)`` steps of the runs that are alive; return how many it did."""
+        some = self.together and len(live) < self.runs
+        # A kernel overwrites the arrays it is given.
+        state = type(self.state)(*(np.array(field[live] if some else field) if np.ndim(field) else field for field in self.state))
+        with np.errstate(all="ignore"):
+            *fields, count = self.loop(state, self.context, sizes, self.params, marks, out)
+        after = type(state)(*fields)
+        if after.logits.shape != state.logits.shape:
+            raise InputError(f"the step returns logits of shape {after.logits.shape}, must be {state.logits.shape}")
+        for run, row in zip(live, after.logits.reshape(len(live), self.n)):
+            if not np.isfinite(row).all():
+                self.diverged_at[run] = first + int(count)
+        if some:
+            after = type(state)(*(_merged(old, new, live) for old, new in zip(self.state, after)))
+        self.state = after
+        return int(count)
+
+
+def _merged(old: Any, new: Any, live: list[int]) -> Any:
+    """Return a field of all runs after those in `live` went on."""
+    if not np.ndim(new):
+        return new
+    whole = old.copy()
+    whole[live] = new
+    return whole
+
+
+def _work(context: Context) -> int:
+    """Return about how many multiplications a product with a policy takes."""
+    n = len(context.log_reference)
+    return n * 4 * context.payoff.left.shape[1] if isinstance(context.payoff, LowRankPayoff) else n * n
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Probability on the simplex, in log space.
 
 All functions act on the last axis, so one policy ``(n,)``, one policy a context ``(contexts, n)`` and many runs ``(runs, n)``
-are the same call. `kernels` holds the compiled counterparts of `log_softmax`, `expect` and the payoff product.
+are the same call. `kernels` holds the compiled counterparts of `exp`, `log_softmax`, `expect` and the payoff product.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_array
+
+
+def exp(log_values: Array) -> Array:
+    """Return the elementwise exponential, of log-probabilities: its compiled counterpart vanishes below -708."""
+    return np.asarray(np.exp(log_values))
 
 
 def log_softmax(logits: Array) -> Array:

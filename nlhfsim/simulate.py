@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.dynamics import schedules
 from nlhfsim.dynamics._spec import Dynamics, ProvenRange, as_dynamics
+from nlhfsim.dynamics.schedules import StepTable
 from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import (
     Array,
     EquilibriumStartWarning,
     InputError,
     ProvenRangeWarning,
+    SizeError,
     by_label,
     ensure_array,
     ensure_choice,
@@ -26,14 +27,16 @@ from nlhfsim.errors import (
     ensure_integer,
 )
 from nlhfsim.games.game import PreferenceGame, ensure_game
-from nlhfsim.loop import ContextRun, loop_of
+from nlhfsim.games.payoffs import PairwisePayoff
+from nlhfsim.loop import ContextRuns, loop_of
 from nlhfsim.simplex import log_softmax
-from nlhfsim.trajectory import METRICS, Trajectory, joined
+from nlhfsim.trajectory import METRICS, Records, Trajectory, joined
 
 STARTS = ("reference", "uniform", "random")
 _LOGGER = logging.getLogger(__name__)
 _PER_DECADE = 20
 _AT_EQUILIBRIUM = 1e-12
+_KEPT_BYTES = 2**28
 
 
 def simulate(
@@ -46,7 +49,7 @@ def simulate(
     seed: int = 0,
     start: npt.ArrayLike | str | Trajectory | None = None,
     record_every: int | Sequence[int] | None = None,
-    keep_policies: str | bool = "all",
+    keep_policies: str | bool | None = None,
     equilibrium: Equilibrium | bool | None = None,
     compiled: bool = True,
 ) -> Trajectory:
@@ -64,7 +67,8 @@ def simulate(
     feedback : str
         ``"exact"``: a step reads Aπ itself.
     runs : int
-        Number of runs; a `start` of shape ``(runs, ...)`` says it too.
+        Number of runs; a `start` of shape ``(runs, ...)`` says it too, or a step size of shape ``(runs,)``. Runs of most methods
+        advance together, which is faster than one after the other.
     seed : int
         Seed of everything random.
     start : array_like, str or Trajectory, optional
@@ -74,10 +78,12 @@ def simulate(
         before: only its name can be compared).
     record_every : int or sequence of int, optional
         Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
-    keep_policies : "all", "final" or bool
-        Which policies the trajectory keeps; True is "all", False none.
+    keep_policies : "all", "final" or bool, optional
+        Which policies the trajectory keeps; True is "all", False none. Default: all of them if they take up to 256 MB, else the
+        final ones.
     equilibrium : Equilibrium or False, optional
-        The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN.
+        The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN. Default: solved here, where the
+        game allows it.
     compiled : bool
         False: run the step as plain Python, slower and open to a debugger; equal to 1e-13.
 
@@ -108,19 +114,20 @@ def simulate(
     """
     ensure_choice("feedback", feedback, ("exact",))
     ensure_game(game)
-    target = None if equilibrium is False else solved_target(game, equilibrium)  # type: ignore[arg-type]
+    target, reason = target_of(game, equilibrium)
     dynamics = as_dynamics(method).resolve(game.contexts)
     warn_outside_proven_range(game, dynamics)
     plan = Plan(
         game=game,
         dynamics=dynamics,
         n_steps=ensure_integer("n_steps", n_steps, 0, 10**10),
-        runs=ensure_integer("runs", runs, 1),
+        runs=_ensure_runs(runs, dynamics),
         seed=ensure_integer("seed", seed),
         record_every=record_every,
         keep_policies=_ensure_keep(keep_policies),
         equilibrium=target,
-        compiled=compiled and dynamics.method.compiled,
+        without=reason,
+        compiled=compiled and compiles(game, dynamics),
     )
     trajectory = execute(plan, start)
     if not isinstance(start, Trajectory):
@@ -138,9 +145,38 @@ class Plan:
     runs: int
     seed: int
     record_every: int | Sequence[int] | None
-    keep_policies: str | bool
+    keep_policies: str | bool | None
     equilibrium: Equilibrium | None
     compiled: bool
+    without: str = ""
+    """Why there is no equilibrium."""
+
+
+def compiles(game: PreferenceGame, dynamics: Dynamics) -> bool:
+    """Return whether a method's step is compiled on a game: a payoff that is a function of the pair is evaluated by NumPy."""
+    return dynamics.method.compiled and not any(isinstance(context.payoff, PairwisePayoff) for context in game.contexts)
+
+
+def target_of(game: PreferenceGame, equilibrium: Any) -> tuple[Equilibrium | None, str]:
+    """Return the equilibrium that KL is measured to, or None and the reason."""
+    if equilibrium is False:
+        return None, "no equilibrium was asked for (equilibrium=False)"
+    try:
+        return solved_target(game, equilibrium), ""
+    except SizeError as error:
+        return None, str(error)
+
+
+def _ensure_runs(runs: Any, dynamics: Dynamics) -> int:
+    """Return the number of runs, which a step size of shape ``(runs,)`` says too."""
+    count = ensure_integer("runs", runs, 1)
+    if not isinstance(dynamics.step_size, tuple) or count == len(dynamics.step_size):
+        return count
+    if count != 1:
+        raise InputError(
+            f"{dynamics.method.scheduled} holds {len(dynamics.step_size)} values but runs = {count}; they must agree"
+        )
+    return len(dynamics.step_size)
 
 
 def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Trajectory:
@@ -148,16 +184,36 @@ def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Traje
     if isinstance(start, Trajectory):
         _ensure_continues(plan, start)
         first = int(start.steps[-1])
-        states = _states_of(start, plan)
         if plan.runs not in (1, start.runs):
             raise InputError(f"start holds {start.runs} runs but runs = {plan.runs}; they must agree")
         plan = replace(plan, runs=start.runs, seed=start.seed)
-        return joined(start, _run(plan, states, first))
-    logs = start_policies(plan.game, start, plan.runs, plan.seed)
+        return joined(start, _run(plan, _states_of(start, plan), first))
+    return execute_from(plan, start_policies(plan.game, start, plan.runs, plan.seed))
+
+
+def execute_from(plan: Plan, logs: Array) -> Trajectory:
+    """Run a plan from log-policies ``(runs, contexts, n)``, without warnings."""
+    if isinstance(plan.dynamics.step_size, tuple) and len(logs) != plan.runs:
+        raise InputError(
+            f"start holds {len(logs)} policies but {plan.dynamics.method.scheduled} {plan.runs} values; they must agree"
+        )
     plan = replace(plan, runs=len(logs))
     method, params = plan.dynamics.method, plan.dynamics.params
-    states = [[method.init(c, params, np.array(row)) for c, row in zip(plan.game.contexts, rows)] for rows in logs]
-    return _run(plan, states, 0)
+    groups = [
+        [method.init(context, params, np.array(logs[numbers if together(plan) else numbers[0], k])) for numbers in _groups(plan)]
+        for k, context in enumerate(plan.game.contexts)
+    ]
+    return _run(plan, groups, 0)
+
+
+def together(plan: Plan) -> bool:
+    """Return whether the runs of a plan advance as one."""
+    return plan.runs > 1 and plan.dynamics.method.together
+
+
+def _groups(plan: Plan) -> list[list[int]]:
+    """Return the numbers of the runs that go through the loop together."""
+    return [list(range(plan.runs))] if together(plan) else [[run] for run in range(plan.runs)]
 
 
 def start_policies(game: PreferenceGame, start: Any, runs: int, seed: int) -> Array:
@@ -202,7 +258,7 @@ def record_steps(first: int, last: int, record_every: int | Sequence[int] | None
 
 
 def proven_ranges(game: PreferenceGame, dynamics: Dynamics) -> list[ProvenRange]:
-    """Return what is proven about a method at its (first) step size in each context of a game; empty if nothing is."""
+    """Return what is proven about a method at its (first, largest) step size in each context of a game; empty if nothing is."""
     first = _first_step(dynamics)
     found = [dynamics.method.proven(context, dynamics.params, first) for context in game.contexts]
     return [item for item in found if item is not None]
@@ -229,7 +285,10 @@ def warn_outside_proven_range(game: PreferenceGame, dynamics: Dynamics) -> None:
 
 
 def _first_step(dynamics: Dynamics) -> float:
-    return float(schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, 0, 1)[0])
+    step_size = dynamics.step_size or 0.0
+    if isinstance(step_size, tuple):
+        return max(step_size)
+    return float(StepTable(dynamics.method.scheduled or "", step_size, 0, 1, None).between(0, 1, [0], False)[0])
 
 
 def _largest(ranges: list[ProvenRange]) -> float:
@@ -239,7 +298,7 @@ def _largest(ranges: list[ProvenRange]) -> float:
 def _proven_factor(game: PreferenceGame, dynamics: Dynamics) -> float | None:
     ranges = proven_ranges(game, dynamics)
     factors = [item.factor for item in ranges]
-    if callable(dynamics.step_size) or not factors or None in factors:
+    if callable(dynamics.step_size) or isinstance(dynamics.step_size, tuple) or not factors or None in factors:
         return None
     return max(factor for factor in factors if factor is not None)
 
@@ -256,7 +315,9 @@ def solved_target(game: PreferenceGame, equilibrium: Equilibrium | None) -> Equi
     return equilibrium
 
 
-def _ensure_keep(keep_policies: Any) -> str | bool:
+def _ensure_keep(keep_policies: Any) -> str | bool | None:
+    if keep_policies is None:
+        return None
     if isinstance(keep_policies, bool):
         return "all" if keep_policies else False
     return ensure_choice("keep_policies", keep_policies, ("all", "final"))
@@ -276,76 +337,86 @@ def _ensure_continues(plan: Plan, start: Trajectory) -> None:
 
 
 def _states_of(start: Trajectory, plan: Plan) -> list[list[Any]]:
-    """Return the stored states of a trajectory as the method's own NamedTuples."""
+    """Return the stored states of a trajectory as the method's own NamedTuples, by context and group of runs."""
     probe = plan.dynamics.method.init(plan.game.contexts[0], plan.dynamics.params, np.zeros(plan.game.n))
-    kind, runs, contexts = type(probe), start.runs, start.state["logits"].shape[1]
+    kind = type(probe)
 
-    def restore(run: int, context: int) -> Any:
-        fields = {name: start.state[name][run, context] for name in kind._fields}
-        return kind(**{name: np.array(v) if np.ndim(v) else v.item() for name, v in fields.items()})
+    def restore(numbers: list[int], context: int) -> Any:
+        chosen = numbers if together(plan) else numbers[0]
+        fields = {name: start.state[name][chosen, context] for name in kind._fields}
+        # A number is common to runs that go together.
+        numbers_of = {name: np.ravel(v)[0].item() for name, v in fields.items() if not np.ndim(getattr(probe, name))}
+        return kind(**{name: np.array(v) for name, v in fields.items()} | numbers_of)
 
-    return [[restore(run, context) for context in range(contexts)] for run in range(runs)]
+    return [[restore(numbers, context) for numbers in _groups(plan)] for context in range(plan.game.n_contexts)]
 
 
 def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
-    """Run every context of every run from its state at step `first`; the first record is that state."""
+    """Run every context of every group of runs from its state at step `first`; the first record is that state."""
     game, dynamics = plan.game, plan.dynamics
     last = first + plan.n_steps
     steps = np.concatenate([[first], record_steps(first, last, plan.record_every)]).astype(np.int64)
-    inner = 1 if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
-    table = schedules.values(dynamics.method.scheduled, dynamics.step_size or 0.0, first * inner, last * inner)
-    table = table if dynamics.method.inner_steps is None else table.reshape(plan.n_steps, inner)
+    plan = replace(plan, keep_policies=_what_to_keep(plan, len(steps)))
+    inner = None if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
+    sizes = StepTable(dynamics.method.scheduled or "", dynamics.step_size or 0.0, first, last, inner)
     loop = loop_of(dynamics, states[0][0]._fields, plan.compiled)
     log_equilibria = None
     if plan.equilibrium is not None and plan.equilibrium.status != "failed":
         log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
-    recorders = [
-        [
-            ContextRun(loop, context, dynamics.params, state, None if log_equilibria is None else log_equilibria[k])
-            for k, (context, state) in enumerate(zip(game.contexts, row))
-        ]
-        for row in states
-    ]
-    for run, row in enumerate(recorders, start=1):
-        for recorder in row:
-            _LOGGER.info("%s: run %d of %d, %d steps", dynamics.name, run, len(recorders), plan.n_steps)
-            recorder.go(steps, table, keep=plan.keep_policies == "all")
+    recorders = []
+    for k, context in enumerate(game.contexts):
+        target = None if log_equilibria is None else log_equilibria[k]
+        for numbers, state in zip(_groups(plan), states[k]):
+            runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
+            _LOGGER.info("%s: %s of %d, %d steps", dynamics.name, runs, plan.runs, plan.n_steps)
+            recorders.append(ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan)))
+            recorders[-1].go(steps, sizes, keep=plan.keep_policies == "all")
     return _collect(plan, steps, recorders)
 
 
-def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[ContextRun]]) -> Trajectory:
+def _what_to_keep(plan: Plan, records: int) -> str | bool:
+    if plan.keep_policies is not None:
+        return plan.keep_policies
+    size = 8 * plan.runs * records * plan.game.n * plan.game.n_contexts
+    return "all" if size <= _KEPT_BYTES else "final"
+
+
+def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRuns]) -> Trajectory:
+    """Gather the records, context after context and in it group after group."""
     game, dynamics = plan.game, plan.dynamics
     counted = dynamics.method.oracle_calls
     calls = np.nan if counted is None else float(counted(dynamics.params))
-    notes = [
-        f"run {run}: the logits stopped being finite at step {recorder.diverged_at}; records after that are NaN"
-        for run, row in enumerate(recorders)
-        for recorder in row
-        if recorder.diverged_at is not None
-    ]
-    notes += _equilibrium_notes(plan.equilibrium)
-    stacked = {name: np.array([[r.values[name] for r in row] for row in recorders]).swapaxes(1, 2) for name in METRICS}
-    shape = (plan.runs, *game.policy_shape)
+    # One entry for each run and context.
+    diverged = sorted((run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None)
+    notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
+    notes += equilibrium_notes(plan.equilibrium, plan.without)
+
+    def gathered(parts: list[Array]) -> Array:
+        """Return ``(runs, ..., contexts, ...)`` from parts ``(runs of a group, ...)``: the contexts become axis 1."""
+        groups = len(parts) // game.n_contexts
+        by_context = [np.concatenate(parts[k * groups : (k + 1) * groups]) for k in range(game.n_contexts)]
+        return np.stack(by_context, axis=1)
+
+    by_context = {name: gathered([r.values[name] for r in recorders]).swapaxes(1, 2) for name in METRICS}
     log_policies = None
     if plan.keep_policies == "all":
-        log_policies = np.array([[r.log_policies for r in row] for row in recorders]).swapaxes(1, 2)
+        log_policies = gathered([r.log_policies for r in recorders if r.log_policies is not None]).swapaxes(1, 2)
         log_policies = log_policies if game.batched else log_policies[:, :, 0]
-    logits = np.array([[r.state.logits for r in row] for row in recorders]).reshape(shape)
+    state = {name: gathered([r.field(name) for r in recorders]) for name in recorders[0].state._fields}
+    logits = state["logits"].reshape(plan.runs, *game.policy_shape)
     with np.errstate(all="ignore"):
         final = np.exp(log_softmax(logits)) if plan.keep_policies else None
-    state = {
-        name: np.array([[getattr(r.state, name) for r in row] for row in recorders]) for name in recorders[0][0].state._fields
-    }
+    gone = {run for run, _ in diverged}
     return Trajectory(
         steps=steps,
         oracle_calls=np.asarray(steps * calls),
         queries=np.zeros(len(steps)),
-        by_context=stacked,
+        by_context=by_context,
         weights=np.array(game.weights),
         log_policies=log_policies,
         final=final,
         parameters=logits,
-        status=tuple("diverged" if any(r.diverged_at is not None for r in row) else "completed" for row in recorders),
+        status=tuple("diverged" if run in gone else "completed" for run in range(plan.runs)),
         notes=tuple(notes),
         dynamics=dynamics.name,
         params=dynamics.parameters,
@@ -357,20 +428,25 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[list[Cont
     )
 
 
-def _equilibrium_notes(equilibrium: Equilibrium | None) -> list[str]:
+def equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[str]:
+    """Return what a reader of KL should know about the equilibrium that it is measured to; `without` says why there is none."""
     if equilibrium is None:
-        return ["kl is NaN: no equilibrium was asked for (equilibrium=False)"]
+        return [f"kl is NaN: {without}"]
     if equilibrium.status == "failed":
         return [f"kl is NaN: the equilibrium was not found ({equilibrium.solver_status})"]
     notes = []
     if equilibrium.status == "approximate":
         notes.append(f"kl is to an equilibrium that is only approximate (KL bound {equilibrium.kl_bound})")
     if equilibrium.unique is False:
-        notes.append(f"kl is to the centre of the equilibria, a set of dimension {equilibrium.face_dimension}")
+        dimension = equilibrium.face_dimension
+        several = (
+            "one equilibrium of several" if dimension is None else f"the centre of the equilibria, a set of dimension {dimension}"
+        )
+        notes.append(f"kl is to {several}")
     return notes
 
 
-def warn_flat(trajectory: Trajectory) -> None:
+def warn_flat(trajectory: Records) -> None:
     """Warn if a run starts at the equilibrium, so that its curves show nothing."""
     at = [run for run in range(trajectory.runs) if trajectory.kl[run, 0] < _AT_EQUILIBRIUM]
     if at:

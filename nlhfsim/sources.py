@@ -63,12 +63,26 @@ class Source:
 def cite(subject: Any) -> str:
     """Return the BibTeX entry of a method, a method's instance, or anything else that carries a `source`.
 
+    Parameters
+    ----------
+    subject : object or str
+        Such a thing, or the name of a method; an alias of the literature has its own source.
+
+    Raises
+    ------
+    InputError
+        If there is no such name, or `subject` has no source.
+
     Examples
     --------
     >>> import nlhfsim as nl
     >>> print(nl.cite(nl.dynamics.NashMD).splitlines()[0])
     @article{munos2024nash,
     """
+    if isinstance(subject, str):
+        from nlhfsim.dynamics import get
+
+        subject = get(subject)
     source = getattr(subject, "source", None)
     if source is None:
         source = getattr(getattr(subject, "method", None), "source", None)
@@ -137,6 +151,20 @@ SELF_PLAY_PREFERENCE_OPTIMIZATION = Source(
     2024,
     "2405.00675",
 )
+DIRECT_NASH_OPTIMIZATION = Source(
+    "rosset2024direct",
+    "Rosset, Corby and Cheng, Ching-An and Mitra, Arindam and Santacroce, Michael and Awadallah, Ahmed and Xie, Tengyang",
+    "Direct Nash Optimization: Teaching Language Models to Self-Improve with General Preferences",
+    2024,
+    "2404.03715",
+)
+OPTIMISTIC_NASH_POLICY_OPTIMIZATION = Source(
+    "zhang2025improving",
+    "Zhang, Yuheng and Yu, Dian and Ge, Tao and Song, Linfeng and Zeng, Zhichen and Mi, Haitao and Jiang, Nan and Yu, Dong",
+    "Improving LLM General Preference Alignment via Optimistic Online Mirror Descent",
+    2025,
+    "2502.16852",
+)
 OPTIMISTIC_MIRROR_DESCENT = Source(
     "rakhlin2013optimization",
     "Rakhlin, Alexander and Sridharan, Karthik",
@@ -151,4 +179,39 @@ MAGNETIC_PREFERENCE_OPTIMIZATION = Source(
     "Magnetic Preference Optimization: Achieving Last-iterate Convergence for Language Model Alignment",
     2024,
     "2410.16714",
+)
+FICTITIOUS_PLAY = Source(
+    "brown1951iterative",
+    "Brown, George W.",
+    "Iterative Solution of Games by Fictitious Play",
+    1951,
+    journal="Activity Analysis of Production and Allocation",
+)
+REGRET_MATCHING = Source(
+    "hart2000simple",
+    "Hart, Sergiu and Mas-Colell, Andreu",
+    "A Simple Adaptive Procedure Leading to Correlated Equilibrium",
+    2000,
+    journal="Econometrica",
+)
+REGRET_MATCHING_PLUS = Source(
+    "tammelin2014solving",
+    "Tammelin, Oskari",
+    "Solving Large Imperfect Information Games Using CFR+",
+    2014,
+    "1407.5042",
+)
+CONVERGENT_META_ALIGNMENT = Source(
+    "liu2024comal",
+    "Liu, Yixin and Oikonomou, Argyris and Zheng, Weiqiang and Cai, Yang and Cohan, Arman",
+    "COMAL: A Convergent Meta-Algorithm for Aligning LLMs with General Preferences",
+    2024,
+    "2410.23223",
+)
+NASH_POLICY_GRADIENT = Source(
+    "yu2025nash",
+    "Yu, Eason and Liu, Tzu Hao and Wang, Yunke and Canonne, Clément L. and Tran, Nguyen H. and Xu, Chang",
+    "Nash Policy Gradient: A Policy Gradient Method with Iteratively Refined Regularization for Finding Nash Equilibria",
+    2025,
+    "2510.18183",
 )

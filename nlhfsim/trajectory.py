@@ -21,8 +21,73 @@ METRICS = ("kl", "exploitability", "gap0", "span", "min_probability")
 CLOCKS = ("steps", "oracle_calls", "queries")
 
 
+class Records:
+    """What is read off the recorded runs of one method on one game: the part that `Trajectory` and `nlhfsim.flow.Flow` share."""
+
+    by_context: dict[str, Array]
+    weights: Array
+    log_policies: Array | None
+    status: tuple[str, ...]
+    notes: tuple[str, ...]
+    dynamics: str
+    params: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.status)
+
+    @property
+    def kl(self) -> Array:
+        """KL(π*‖π_t), shape ``(runs, records)``."""
+        return _averaged(self.by_context["kl"], self.weights)
+
+    @property
+    def exploitability(self) -> Array:
+        """E_β(π_t), shape ``(runs, records)``."""
+        return _averaged(self.by_context["exploitability"], self.weights)
+
+    @property
+    def gap0(self) -> Array:
+        """E_0(π_t), shape ``(runs, records)``."""
+        return _averaged(self.by_context["gap0"], self.weights)
+
+    @property
+    def span(self) -> Array:
+        """Largest ``‖log π_t - log ρ‖_sp`` over contexts, shape ``(runs, records)``."""
+        return np.asarray(self.by_context["span"].max(axis=-1))
+
+    @property
+    def min_probability(self) -> Array:
+        """Smallest probability, shape ``(runs, records)``."""
+        return np.asarray(self.by_context["min_probability"].min(axis=-1))
+
+    def metric(self, name: str) -> Array:
+        """Return one of the metrics by name, shape ``(runs, records)``."""
+        values: Array = getattr(self, ensure_choice("metric", name, METRICS))
+        return values
+
+    def plot(self, metric: str = "kl", ax: Any = None) -> Any:
+        """Draw `metric` against the clock, with the proven rate if there is one, and return the matplotlib axes."""
+        from nlhfsim import plots
+
+        return plots.convergence([self], metric=metric, ax=ax)
+
+    def _frame(self, clocks: tuple[str, ...]) -> Any:
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtraError("to_frame needs pandas: pip install nlhfsim[data]") from None
+        records = self.by_context["kl"].shape[1]
+        columns: dict[str, Any] = {"dynamics": self.dynamics, "run": np.repeat(np.arange(self.runs), records)}
+        columns |= {clock: np.tile(getattr(self, clock), self.runs) for clock in clocks}
+        columns |= {name: self.metric(name).ravel() for name in METRICS}
+        return pandas.DataFrame(columns)
+
+
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(Records):
     """The records of one method's runs on one game. The last record is the last step.
 
     Attributes
@@ -77,44 +142,9 @@ class Trajectory:
     state: dict[str, Array]
     compiled: bool
 
-    @property
-    def runs(self) -> int:
-        """Number of runs."""
-        return len(self.status)
-
-    @property
-    def kl(self) -> Array:
-        """KL(π*‖π_t), shape ``(runs, records)``."""
-        return _averaged(self.by_context["kl"], self.weights)
-
-    @property
-    def exploitability(self) -> Array:
-        """E_β(π_t), shape ``(runs, records)``."""
-        return _averaged(self.by_context["exploitability"], self.weights)
-
-    @property
-    def gap0(self) -> Array:
-        """E_0(π_t), shape ``(runs, records)``."""
-        return _averaged(self.by_context["gap0"], self.weights)
-
-    @property
-    def span(self) -> Array:
-        """Largest ``‖log π_t - log ρ‖_sp`` over contexts, shape ``(runs, records)``."""
-        return np.asarray(self.by_context["span"].max(axis=-1))
-
-    @property
-    def min_probability(self) -> Array:
-        """Smallest probability, shape ``(runs, records)``."""
-        return np.asarray(self.by_context["min_probability"].min(axis=-1))
-
     def __repr__(self) -> str:
         shown = ", ".join(sorted(set(self.status)))
         return f"Trajectory({self.dynamics}, runs={self.runs}, steps={int(self.steps[-1])}, records={len(self.steps)}, {shown})"
-
-    def metric(self, name: str) -> Array:
-        """Return one of the metrics by name, shape ``(runs, records)``."""
-        values: Array = getattr(self, ensure_choice("metric", name, METRICS))
-        return values
 
     def first_passage(self, metric: str = "kl", eps: float = 1e-6, *, clock: str = "oracle_calls") -> Array:
         """Return when `metric` was first recorded at or below `eps`, shape ``(runs,)``; ``inf`` if never.
@@ -138,15 +168,7 @@ class Trajectory:
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row a run and record. Needs the ``data`` extra."""
-        try:
-            import pandas
-        except ImportError:
-            raise MissingExtraError("to_frame needs pandas: pip install nlhfsim[data]") from None
-        records = len(self.steps)
-        columns: dict[str, Any] = {"dynamics": self.dynamics, "run": np.repeat(np.arange(self.runs), records)}
-        columns |= {clock: np.tile(getattr(self, clock), self.runs) for clock in CLOCKS}
-        columns |= {name: self.metric(name).ravel() for name in METRICS}
-        return pandas.DataFrame(columns)
+        return self._frame(CLOCKS)
 
     def to_xarray(self) -> Any:
         """Return an xarray Dataset with dimensions run, record, context and action. Needs the ``data`` extra."""
@@ -161,12 +183,6 @@ class Trajectory:
         clocks = {clock: ("record", getattr(self, clock)) for clock in CLOCKS}
         attributes = {"dynamics": self.dynamics, "params": json.dumps(self.params), "seed": self.seed}
         return xarray.Dataset(variables, clocks, attributes)
-
-    def plot(self, metric: str = "kl", ax: Any = None) -> Any:
-        """Draw `metric` against oracle calls with the proven rate, and return the matplotlib axes."""
-        from nlhfsim import plots
-
-        return plots.convergence([self], metric=metric, ax=ax)
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one ``.npz`` file (no pickles), read back by `nlhfsim.load`, and return its path.

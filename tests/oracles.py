@@ -368,6 +368,55 @@ def _multiplicative_weights(P: Any, rho: Vector, beta: Number, start: Vector, st
     return _iterate(start, lambda pi, t: ascend(pi, advantages(P, pi), _at(step_size, t)))
 
 
+def averaged(plays: Sequence[Vector], weights: Sequence[Any]) -> Vector:
+    """The weighted average of policies."""
+    return [mp.fsum(w * p for w, p in zip(weights, column)) / mp.fsum(weights) for column in zip(*plays)]
+
+
+def even_best_response(P: Any, mu: Vector) -> Vector:
+    """Uniform over the actions that gain most against mu, to 50 digits."""
+    gain = advantages(P, mu)
+    return simplex([1 if max(gain) - g < TIGHT else 0 for g in gain])
+
+
+def proportional(regrets: Vector) -> Vector:
+    """The positive parts normalized, uniform without any."""
+    positive = [max(r, mp.mpf(0)) for r in regrets]
+    return simplex(positive if any(positive) else [1] * len(positive))
+
+
+def regrets_against(P: Any, play: Vector) -> Vector:
+    """How much more often than the play itself each action would have won against it."""
+    won = [mp.fsum(entry * p for entry, p in zip(row, play)) for row in preferences(P)]
+    return [w - mp.fsum(p * v for p, v in zip(play, won)) for w in won]
+
+
+def _fictitious_play(P: Any, rho: Vector, beta: Number, start: Vector, smoothed: bool = False) -> Iterator[Vector]:
+    """The average of all plays, each the best response to the average before it."""
+    plays = [start]
+    while True:
+        average = averaged(plays, [1] * len(plays))
+        plays.append(best_response(P, rho, beta, average) if smoothed else even_best_response(P, average))
+        yield averaged(plays, [1] * len(plays))
+
+
+def _regret_matching(P: Any, rho: Vector, beta: Number, start: Vector) -> Iterator[Vector]:
+    """The average of all plays, each in proportion to the positive parts of the sum of all regrets before it."""
+    plays = [start]
+    while True:
+        plays.append(proportional([mp.fsum(column) for column in zip(*(regrets_against(P, play) for play in plays))]))
+        yield averaged(plays, [1] * len(plays))
+
+
+def _regret_matching_plus(P: Any, rho: Vector, beta: Number, start: Vector) -> Iterator[Vector]:
+    """Regrets are cut at 0 each time; the k-th play, counted from 1, has weight k."""
+    plays, kept = [start], [mp.mpf(0)] * len(start)
+    while True:
+        kept = [max(k + r, mp.mpf(0)) for k, r in zip(kept, regrets_against(P, plays[-1]))]
+        plays.append(proportional(kept))
+        yield averaged(plays, range(1, len(plays) + 1))
+
+
 METHODS: dict[str, Callable[..., Iterator[Vector]]] = {
     "SelfPlayPG": _self_play_pg,
     "NaturalPG": _natural_pg,
@@ -382,6 +431,9 @@ METHODS: dict[str, Callable[..., Iterator[Vector]]] = {
     "MultiplicativeWeights": _multiplicative_weights,
     "IPOMD": _ipo_md,
     "MagnetRefresh": _magnet_refresh,
+    "FictitiousPlay": _fictitious_play,
+    "RegretMatching": _regret_matching,
+    "RegretMatchingPlus": _regret_matching_plus,
 }
 
 

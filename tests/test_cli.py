@@ -65,6 +65,28 @@ def test_solve_methods_agree(capsys: Any, method: str) -> None:
     assert found["policy"] == pytest.approx(call_json(capsys, "solve", "regenwetter2012", "--beta", "0.5")["policy"], abs=1e-6)
 
 
+def test_solve_diagnoses(capsys: Any) -> None:
+    """With --diagnose the object holds the diagnosis and the terminal a second table; without, neither."""
+    arguments = ["solve", "regenwetter2012", "--diagnose"]
+    found = call_json(capsys, *arguments)["diagnosis"]
+    assert found["cyclic_triples"] == {"cyclic": 4, "triples": 10, "share": 0.4} and len(found["top_cycle"]) == 5
+    assert found["bradley_terry_test"]["p_value"] == 1 / 1001 and found["reward_model"]["gap0"] > 0.1
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0 and "certified" in out and "4 of 10, 40.0%" in out and "rejected, p = 0.001" in out
+    code, out, _ = call(capsys, "solve", "regenwetter2012")
+    assert "Diagnosis" not in out and "diagnosis" not in call_json(capsys, "solve", "regenwetter2012")
+
+
+def test_solve_diagnoses_contexts_and_games_without_counts(capsys: Any) -> None:
+    """A game with contexts gives lists; a game that was not made from votes has no p-value, but a reason."""
+    parameters = ["--game-param", "n=4", "--game-param", "contexts=3", "--diagnose"]
+    found = call_json(capsys, "solve", "random-game", *parameters)["diagnosis"]
+    assert [test["p_value"] for test in found["bradley_terry_test"]] == [None] * 3
+    assert all(test["reason"].startswith("no counts") for test in found["bradley_terry_test"])
+    code, out, _ = call(capsys, "solve", "random-game", *parameters)
+    assert code == 0 and "of 3 contexts" in out
+
+
 def test_solve_reads_a_matrix_file_and_a_reference(capsys: Any, tmp_path: Path) -> None:
     """Two actions that tie stay at the reference, whatever it is."""
     path = tmp_path / "game.csv"
@@ -170,7 +192,8 @@ def test_list_prints_every_entry(capsys: Any, kind: str) -> None:
     """Everything in the registry is listed, in words and as JSON."""
     import nlhfsim as nl
 
-    expected = {"games": set(nl.games.NAMED), "datasets": set(nl.datasets.DATASETS), "dynamics": set(nl.dynamics.names())}[kind]
+    methods = {*nl.dynamics.names(), *nl.dynamics.aliases()}
+    expected = {"games": set(nl.games.NAMED), "datasets": set(nl.datasets.DATASETS), "dynamics": methods}[kind]
     assert {row["name"] for row in call_json(capsys, "list", kind)[kind]} == expected
     code, out, _ = call(capsys, "list", kind)
     assert code == 0 and all(name in out for name in expected)
@@ -202,7 +225,7 @@ BAD = {
     "context for a game": (["solve", "rock-paper-scissors", "--context", "turn"], "files of comparisons"),
     "unknown solver": (["solve", "mtbench", "--method", "newtn"], "did you mean 'newton'"),
     "newton at zero": (["solve", "mtbench", "--beta", "0", "--method", "newton"], "needs beta > 0"),
-    "unknown method": (["run", "mtbench", "--dynamics", "NashMP"], "method 'NashMP' is unknown"),
+    "unknown method": (["run", "mtbench", "--dynamics", "NashMDD"], "method 'NashMDD' is unknown; did you mean 'NashMD'"),
     "unknown parameter": (["run", "mtbench", "--dynamics", "NashMD", "--param", "stepsize=1"], "did you mean 'step_size'"),
     "step of zero": (["run", "mtbench", "--dynamics", "NashMD", "--param", "step_size=0"], "step_size = 0 must be positive"),
     "bad schedule": (

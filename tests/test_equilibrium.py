@@ -17,6 +17,7 @@ import nlhfsim as nl
 from nlhfsim import equilibrium as module
 from nlhfsim import solvers
 from nlhfsim.errors import InputError, UnknownNameError
+from nlhfsim.games.payoffs import dense
 from nlhfsim.solvers import interior_point as interior_point_module
 from nlhfsim.solvers import newton as newton_module
 
@@ -43,7 +44,7 @@ def textbook_certificates(game: nl.PreferenceGame, log_policy: Floats) -> tuple[
         beta = mp.mpf(game.beta)
         tilt = [
             r + mp.fsum(mp.mpf(a) * m for a, m in zip(line, mu)) / beta
-            for r, line in zip(log_rho, context.payoff.matrix.tolist())
+            for r, line in zip(log_rho, dense(context.payoff).tolist())
         ]
         partition = mp.log(mp.fsum(mp.exp(t) for t in tilt))
         distance = mp.fsum(m * (v - r) for m, v, r in zip(mu, logs, log_rho))
@@ -232,11 +233,12 @@ def test_nan_is_never_certified() -> None:
 def test_a_broken_newton_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """If Newton returns rubbish, 'newton' says failed and 'auto' falls back on cvxpy without certifying more than is true."""
 
-    def lazy(context: Any, log_start: Any, target: float = 0.0, max_iterations: int = 60) -> tuple[Floats, str]:
-        return np.asarray(context.log_reference), "newton: converged, honestly"
+    def lazy(context: Any, *arguments: Any) -> Any:
+        return newton_module._Point(
+            np.asarray(context.log_reference), 0.0, lambda vector: vector, 1, "newton: converged, honestly"
+        )
 
-    monkeypatch.setattr(module, "newton", lazy)
-    monkeypatch.setattr(newton_module, "newton", lazy)
+    monkeypatch.setattr(newton_module, "_newton", lazy)
     game = biased_cycle(0.01)
     assert nl.solve(game, "newton").status == "failed"
     fallback = nl.solve(game, "auto")

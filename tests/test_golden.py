@@ -152,6 +152,13 @@ RUNS: dict[str, tuple[str, int, float, str, int, dict[str, Any]]] = {
     "magnet refresh": ("MagnetRefresh", 5, 0.3, "cyclic", 12, {"step_size": 1.5, "magnet": 0.25, "refresh_every": 5}),
     "weights, slow": ("MultiplicativeWeights", 12, 0.05, "logistic", 20, {"step_size": 0.25}),
     "weights, fast": ("MultiplicativeWeights", 5, 0.3, "cyclic", 12, {"step_size": 3.0}),
+    "fictitious play": ("FictitiousPlay", 5, 0.3, "logistic", 25, {}),
+    "fictitious play, cycling": ("FictitiousPlay", 3, 0.05, "cyclic", 40, {"smoothed": False}),
+    "fictitious play, smoothed": ("FictitiousPlay", 8, 0.05, "zero-one", 20, {"smoothed": True}),
+    "regret matching": ("RegretMatching", 8, 0.05, "logistic", 25, {}),
+    "regret matching, cycling": ("RegretMatching", 5, 0.3, "cyclic", 25, {}),
+    "regret matching plus": ("RegretMatchingPlus", 12, 0.3, "zero-one", 20, {}),
+    "regret matching plus, cycling": ("RegretMatchingPlus", 3, 0.05, "cyclic", 25, {}),
 }
 
 

@@ -12,13 +12,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
-    errors simplex sources games datasets solvers equilibrium loop_cache kernels dynamics parametrizations feedback
+    errors simplex sources games in_place datasets solvers equilibrium loop_cache kernels dynamics parametrizations feedback
     metrics trajectory loop simulate flow stability compare claims verify testing sweep plots report llm cli
     __main__
 """.split()
 
-# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called.
-CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots")}
+# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find
+# one by its name.
+CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots"), ("sources", "dynamics")}
 
 # Where everything stands before, the package may be used as its users do: `import nlhfsim`.
 FRONT_DOOR = {"cli", "__main__"}

@@ -26,7 +26,7 @@ from nlhfsim import kernels
 warnings.simplefilter("error")
 game = nl.games.rock_paper_scissors(0.5, beta=0.1)
 run = nl.simulate(game, nl.dynamics.SelfPlayPG(0.05), 30, start=[0.7, 0.2, 0.1], equilibrium=False)
-loop = kernels.compile_loop(nl.dynamics.get("SelfPlayPG").method.step, ("logits",))
+loop = kernels.compile_loop(nl.dynamics.get("SelfPlayPG").method.kernel, ("logits",), True)
 stats = loop.stats
 print(json.dumps({"home": nl.__file__, "final": run.final[0].tolist(), "hits": sum(stats.cache_hits.values()),
                   "misses": sum(stats.cache_misses.values()), "cached": stats.cache_path is not None}))
@@ -82,8 +82,8 @@ def test_a_second_process_compiles_nothing_and_an_edit_elsewhere_counts(package:
     helper = package / "kernels.py"
     edit(
         helper,
-        "total += policy[i] * values[i]\n        return total",
-        "total += policy[i] * values[i]\n        return 0.5 * total",
+        "total += first[i] * second[i]\n    return total",
+        "total += first[i] * second[i]\n    return 0.5 * total",
     )
     edited = run(package, str(cache))
     assert (edited["hits"], edited["misses"]) == (0, 1)
@@ -95,10 +95,10 @@ def test_a_second_process_compiles_nothing_and_an_edit_elsewhere_counts(package:
 
 
 def test_an_edited_helper_of_a_step_counts(package: Path, tmp_path: Path) -> None:
-    """`ascend`, compiled with the step, is edited: the next process walks twice as fast, as NumPy does."""
+    """A call that is compiled with the loop is edited: the next process walks twice as fast, as NumPy does."""
     cache = tmp_path / "cache"
     run(package, str(cache))
-    edit(package / "dynamics" / "self_play_pg.py", "return logits + step_size * policy", "return logits + 2 * step_size * policy")
+    edit(package / "dynamics" / "self_play_pg.py", "ascend_to(state.logits, step_size,", "ascend_to(state.logits, 2 * step_size,")
     np.testing.assert_allclose(run(package, str(cache))["final"], plain_run(2.0), rtol=1e-12)
 
 
@@ -171,4 +171,4 @@ def test_steps_from_outside_are_not_cached() -> None:
     def step(state: Any, context: Any, step_size: float, params: Any) -> Any:
         return state
 
-    assert loop_cache.load(step, ("logits",)) is None
+    assert loop_cache.load(step, ("logits",), False) is None

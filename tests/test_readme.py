@@ -30,4 +30,4 @@ def test_the_commands_name_things_that_exist(line: str) -> None:
     if words[0] in ("solve", "run", "compare"):
         assert words[1] in {*games.NAMED, *datasets.DATASETS} or words[1].endswith(".csv")
     if "--dynamics" in words:
-        assert {*words[words.index("--dynamics") + 1].split(",")} <= {*dynamics.names(), "all"}
+        assert {*words[words.index("--dynamics") + 1].split(",")} <= {*dynamics.names(), *dynamics.aliases(), "all"}

@@ -80,6 +80,7 @@ def _read_game(options: dict[str, Any]) -> PreferenceGame:
 @group.command()
 @_game_options
 @click.option("--method", default="auto", show_default=True, metavar="auto|newton|interior-point|cvxpy")
+@click.option("--diagnose", is_flag=True, help="Say too how far SOURCE is from what a reward model can express.")
 def solve(**options: Any) -> None:
     """Find the equilibrium of SOURCE and certify it."""
     folder = inputs.ensure_folder(options["out"])
@@ -91,6 +92,11 @@ def solve(**options: Any) -> None:
             f"no equilibrium was found ({equilibrium.solver_status}); the policy is not one", NlhfsimWarning, stacklevel=1
         )
     entry = output.equilibrium_entry(game, equilibrium)
+    diagnosis = None
+    if options["diagnose"]:
+        with output.Progress(options["as_json"]).stage("diagnosing"):
+            diagnosis = game.diagnose(equilibrium, rng=options["seed"])
+        entry["diagnosis"] = diagnosis.to_dict()
     if folder is not None:
         output.write_json(entry, folder / "result.json")
     if options["as_json"]:
@@ -100,6 +106,9 @@ def solve(**options: Any) -> None:
     if game.comparisons is not None:
         notes.append(str(game.comparisons.coverage()))
     output.table(f"Equilibrium of {options['source']}, beta = {game.beta:g}", *_policy_table(game, equilibrium.policy), notes)
+    if diagnosis is not None:
+        print()
+        output.table("Diagnosis", ["quantity", "value"], diagnosis.rows(), diagnosis.legend())
 
 
 def _context_name(name: Any) -> str:
@@ -299,17 +308,22 @@ def _dynamics_rows() -> list[dict[str, Any]]:
 
     from nlhfsim import dynamics
 
-    factories = [dynamics.get(name) for name in dynamics.names()]
+    factories = {name: dynamics.get(name) for name in dynamics.names() + dynamics.aliases()}
     return [
         {
-            "name": factory.method.name,
+            "name": name,
             "parameters": ", ".join(inspect.signature(factory).parameters),
             "fixed point": factory.method.fixed_point,
-            "what": factory.method.summary,
-            "source": str(factory.method.source),
+            "what": _what(factory),
+            "source": str(getattr(factory, "source", factory.method.source)),
         }
-        for factory in factories
+        for name, factory in factories.items()
     ]
+
+
+def _what(factory: Any) -> str:
+    alias = getattr(factory, "alias", None)
+    return factory.method.summary if alias is None else f"instance of {alias.instance_of}: {alias.mapping}"
 
 
 @group.command(short_help="Show the whole on real preferences that cycle.")

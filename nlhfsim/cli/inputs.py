@@ -114,7 +114,7 @@ def read_start(text: str, game: PreferenceGame) -> Any:
 
 
 def parameters(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
-    """Return ``k=v`` pairs as a dict; values are numbers, lists of numbers, schedules or words."""
+    """Return ``k=v`` pairs as a dict; values are numbers, lists of numbers, ``true`` or ``false``, schedules or words."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -129,6 +129,8 @@ def _value(text: str) -> Any:
 
     if text.startswith(("inverse-time:", "two-stage:")):
         return schedules.parse(text)
+    if text in ("true", "false"):
+        return text == "true"
     if text.startswith(("[", "{")):
         return _json(text)
     parts = text.split(",")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from nlhfsim.dynamics.schedules import StepSize, describe, ensure_step_size
@@ -68,11 +69,14 @@ class Method:
     name : str
         As in `nlhfsim.dynamics`.
     step : callable
-        ``step(state, context, step_size, params) -> state``: pure, written with `log_softmax`, `expect` and `advantage` so
-        that it compiles and (unless `compiled` is False) also takes many runs at once on leading axes.
+        ``step(state, context, step_size, params) -> state``: pure, written with `exp`, `log_softmax`, `expect` and `advantage`
+        so that it compiles.
     characterisation : callable
         ``characterisation(context, params, before, step_size, after) -> float``: how far the step is from the optimality
         condition that defines it; 0 up to rounding. Shares no code with `step`.
+    flow : callable or None
+        ``flow(context, params, logits) -> dθ/dt``, shape ``(..., n)``: the limit of ``(θ⁺ - θ)/γ`` as the step size γ → 0 with
+        all other parameters fixed, where the time is the sum of the step sizes spent. None: no such limit is known.
     init : callable
         ``init(context, params, log_policy) -> state``; its first field is called ``logits``, and π = softmax(logits).
     safe_step : callable
@@ -85,16 +89,23 @@ class Method:
         Oracle calls of one step; None where an inner solver decides, which leaves the method out of comparisons at equal budget.
     inner_steps : callable or None
         How many values of the step size one step uses; it receives them as an array. None: it receives one number.
-    scheduled : str
-        Name of the parameter that may be a schedule.
+    scheduled : str or None
+        Name of the parameter that may be a schedule, the step size; None: the method has none, and its step is given 0.
     fixed_point : str
         ``"nash"``, ``"biased"`` (a fixed point, but not π*) or ``"none"`` (no regularized equilibrium).
     iterate : str
-        Which iterate converges: ``"last"`` or ``"average"``.
+        Which iterate converges: ``"last"`` or ``"average"``. A method without a step size keeps its average itself: there π is
+        the average.
     smooth, autonomous, stochastic : bool
         Whether the step is differentiable, forgets the time, draws at random.
     compiled : bool
         Whether the step can be compiled with the loop.
+    kernel : callable or None
+        ``kernel(state, context, step_size, params, policy, gain, half)``: the step in place, for the compiled loop, where that is
+        at least twice as fast; written with the functions of `nlhfsim.in_place`, the last three being scratch like the logits.
+    together : bool
+        Whether the step takes many runs at once: arrays with a leading axis of runs, ``(runs, n)``, numbers of the state common
+        to all, the step size of shape ``(runs, 1)``.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping
@@ -108,19 +119,22 @@ class Method:
     name: str
     step: Callable[..., Any]
     characterisation: Callable[..., float] | None = None
+    flow: Callable[..., Array] | None = None
     init: Callable[..., Any] = start_at
     safe_step: Callable[..., float] | None = None
     proven: Callable[..., ProvenRange | None] = _no_range
     source: Source | None = None
     oracle_calls: Callable[[Any], int] | None = _one_call
     inner_steps: Callable[[Any], int] | None = None
-    scheduled: str = "step_size"
+    scheduled: str | None = "step_size"
     fixed_point: str = "nash"
     iterate: str = "last"
     smooth: bool = True
     autonomous: bool = True
     stochastic: bool = False
     compiled: bool = True
+    kernel: Callable[..., None] | None = None
+    together: bool = False
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None
     example: Mapping[str, Any] | None = None
@@ -137,8 +151,9 @@ class Dynamics:
         The functions and metadata.
     params : NamedTuple
         The numbers that the step reads.
-    step_size : float, schedule or None
-        γ, constant or a function of t; None: the method's safe step on the game at hand.
+    step_size : float, schedule, tuple of float or None
+        γ, constant, a function of t, or one a run; None: the method's safe step on the game at hand, or the method has no step
+        size.
     given : mapping
         The parameters as the caller named them, without the step size.
     """
@@ -156,16 +171,29 @@ class Dynamics:
     @property
     def parameters(self) -> dict[str, Any]:
         """All parameters in the form that JSON and tables take."""
-        step = None if self.step_size is None else describe(self.step_size)
         # A method made without a factory shows what its step reads.
-        return {self.method.scheduled: step} | (dict(self.given) or dict(getattr(self.params, "_asdict", dict)()))
+        others = dict(self.given) or dict(getattr(self.params, "_asdict", dict)())
+        if self.method.scheduled is None:
+            return others
+        return {self.method.scheduled: None if self.step_size is None else describe(self.step_size)} | others
 
     def with_step(self, step_size: StepSize | None) -> Dynamics:
         """Return the same method with another step size."""
         return replace(self, step_size=step_size)
 
     def resolve(self, contexts: tuple[Context, ...]) -> Dynamics:
-        """Return the same method with a step size: its own, or the smallest safe one over the contexts."""
+        """Return the same method with a step size: its own, or the smallest safe one over the contexts; without, if it has none.
+
+        Raises
+        ------
+        InputError
+            If the step size is not a positive number or a schedule, if none is given and the method names no safe one, or if one
+            is given to a method that has none.
+        """
+        if self.method.scheduled is None:
+            if self.step_size is not None:
+                raise InputError(f"step_size = {describe(self.step_size)} must not be given: {self.name} has no step size")
+            return self
         if self.step_size is not None:
             return self.with_step(ensure_step_size(self.method.scheduled, self.step_size))
         if self.method.safe_step is None:
@@ -179,6 +207,7 @@ class Dynamics:
 
 Factory = TypeVar("Factory", bound=Callable[..., Dynamics])
 _REGISTRY: dict[str, Callable[..., Dynamics]] = {}
+_ALIASES: dict[str, Callable[..., Dynamics]] = {}
 
 
 def register(method: Method) -> Callable[[Factory], Factory]:
@@ -193,7 +222,7 @@ def register(method: Method) -> Callable[[Factory], Factory]:
     def enter(factory: Factory) -> Factory:
         if factory.__name__ != method.name:
             raise InputError(f"the factory is called {factory.__name__!r}, must be called {method.name!r} like its method")
-        present = _REGISTRY.get(method.name)
+        present = _REGISTRY.get(method.name) or _ALIASES.get(method.name)
         if present is not None and present.__module__ != factory.__module__:
             raise InputError(f"a method called {method.name!r} is registered already, from {present.__module__}")
         factory.method = method  # type: ignore[attr-defined]
@@ -203,32 +232,99 @@ def register(method: Method) -> Callable[[Factory], Factory]:
     return enter
 
 
+@dataclass(frozen=True)
+class Alias:
+    """A name of the literature for an update that the package has under another name.
+
+    Attributes
+    ----------
+    name : str
+        As in the literature.
+    instance_of : str
+        The name of the method that it is an instance of.
+    mapping : str
+        How that method's parameters follow from those of the literature.
+    source : Source
+        Where the name comes from.
+    example : mapping
+        Parameters of a typical instance, for tests and documentation.
+    elsewhere : mapping
+        Parameters of the literature that are not the method's to set, with the sentence that says whose they are.
+    """
+
+    name: str
+    instance_of: str
+    mapping: str
+    source: Source
+    example: Mapping[str, Any]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+
+def alias(entry: Alias) -> Callable[[Factory], Factory]:
+    """Enter a name of the literature; decorates the factory that returns the instance, in the literature's parameters.
+
+    The factory gets the attributes ``alias``, ``source`` and ``method``, the last that of the method it is an instance of.
+
+    Raises
+    ------
+    InputError
+        If the name is taken, or the factory's name differs from it.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        if factory.__name__ != entry.name:
+            raise InputError(f"the factory is called {factory.__name__!r}, must be called {entry.name!r} like the alias")
+        if entry.name in _REGISTRY:
+            raise InputError(f"{entry.name!r} is a method itself, so it cannot be another name of {entry.instance_of}")
+
+        @functools.wraps(factory)
+        def instance(*arguments: Any, **parameters: Any) -> Dynamics:
+            for name in entry.elsewhere.keys() & parameters.keys():
+                raise InputError(f"{name} = {parameters[name]!r} is not {entry.name}'s to set: {entry.elsewhere[name]}")
+            return factory(*arguments, **parameters)
+
+        for name, value in (("alias", entry), ("source", entry.source), ("method", get(entry.instance_of).method)):
+            setattr(instance, name, value)
+        _ALIASES[entry.name] = instance
+        return instance  # type: ignore[return-value]
+
+    return enter
+
+
 def names() -> list[str]:
-    """Return the names of all registered methods."""
+    """Return the names of all registered methods; other names that the literature has for them are in `aliases`."""
     return sorted(_REGISTRY)
 
 
+def aliases() -> list[str]:
+    """Return the names of the literature that are instances of a registered method."""
+    return sorted(_ALIASES)
+
+
 def get(name: str) -> Any:
-    """Return the factory of a registered method; its ``.method`` carries the metadata.
+    """Return the factory of a registered method, or of an alias; its ``.method`` carries the metadata.
 
     Raises
     ------
     UnknownNameError
         If no method has that name; the nearest one is suggested.
     """
-    if name not in _REGISTRY:
-        raise UnknownNameError(f"method {name!r} is unknown{did_you_mean(name, _REGISTRY)}")
-    return _REGISTRY[name]
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if name in _ALIASES:
+        return _ALIASES[name]
+    raise UnknownNameError(f"method {name!r} is unknown{did_you_mean(name, [*_REGISTRY, *_ALIASES])}")
 
 
 def build(name: str, **parameters: Any) -> Dynamics:
-    """Return a registered method with parameters; an unknown parameter is refused with the known ones."""
+    """Return a registered method, or an alias, with parameters; an unknown parameter is refused with the known ones."""
     import inspect
 
     factory = get(name)
     known = list(inspect.signature(factory).parameters)
+    elsewhere = getattr(getattr(factory, "alias", None), "elsewhere", {})
     for parameter in parameters:
-        if parameter not in known:
+        if parameter not in known and parameter not in elsewhere:
             raise UnknownNameError(f"{name} has no parameter {parameter!r}{did_you_mean(parameter, known)}")
     instance: Dynamics = factory(**parameters)
     return instance

@@ -5,6 +5,7 @@
 The regularizer is taken at θ both times: with it at θ' in the second half the rate below fails.
 Source: Zhou et al., arXiv 2503.08942 (γ ≤ 1/(β + 3)); the range γ ≤ 1/(β + 1/2) and the factor 1 - γβ a step are derived,
 through the identity with `NashMirrorProx` at γ/(1 - γβ).
+As γ → 0: θ' = θ + O(γ), so dθ/dt is that of `NaturalPG`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,34 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import EXTRAGRADIENT
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """Look ahead, come back, and step with the payoff seen there and the regularizer seen here."""
     pull = context.beta * (state.logits - context.log_reference)
-    half = log_softmax(state.logits + step_size * (advantage(context.payoff, np.exp(state.logits)) - pull))
-    return LogPolicy(log_softmax(state.logits + step_size * (advantage(context.payoff, np.exp(half)) - pull)))
+    half = log_softmax(state.logits + step_size * (advantage(context.payoff, exp(state.logits)) - pull))
+    return LogPolicy(log_softmax(state.logits + step_size * (advantage(context.payoff, exp(half)) - pull)))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(half, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
+    exp_to(policy, half)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -51,10 +68,13 @@ METHOD = Method(
     name="Extragradient",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=EXTRAGRADIENT.at("the EGPO update"),
     oracle_calls=lambda params: 2,
+    kernel=kernel,
+    together=True,
     example={"step_size": 1.0},
     summary="two explicit natural gradient steps (EGPO)",
 )

@@ -3,6 +3,7 @@
     π̃ ∝ π^(1 - m) ρ^m,    θ⁺ = θ + γ J(π̃) (Aπ̃ - β (θ - log ρ))
 
 Source: Calandriello et al., arXiv 2403.08635, section 5 (IPO-MD); m = 0 is `SelfPlayPG`.
+As γ → 0: θ⁺ - θ = γJ(π̃)(Aπ̃ - β(θ - log ρ)) exactly, with the same m: the bias stays.
 Known failure: unless m = 0 its fixed point is not π*, as pairs and opponent come from the mixture.
 """
 
@@ -17,9 +18,9 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, ProvenRange, giv
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from nlhfsim.dynamics.self_play_pg import proven as proven_of_self_play
-from nlhfsim.errors import ensure_between
+from nlhfsim.errors import Array, ensure_between
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import expect, log_softmax
+from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import ONLINE_IPO
 
 
@@ -31,7 +32,7 @@ class Params(NamedTuple):
 
 def step(state: LogPolicy, context: Context, step_size: float, params: Params) -> LogPolicy:
     """One gradient step with pairs from the mixture."""
-    mixture = np.exp(log_softmax((1 - params.mixing) * state.logits + params.mixing * context.log_reference))
+    mixture = exp(log_softmax((1 - params.mixing) * state.logits + params.mixing * context.log_reference))
     slope = advantage(context.payoff, mixture) - context.beta * (state.logits - context.log_reference)
     return LogPolicy(state.logits + step_size * mixture * (slope - expect(mixture, slope)))
 
@@ -51,6 +52,13 @@ def characterisation(context: Context, params: Params, before: LogPolicy, step_s
     return float(np.abs(after.logits - before.logits + step_size * context.beta / 4 * gradient).max())
 
 
+def flow(context: Context, params: Params, logits: Array) -> Array:
+    """Return ``J(π̃)(Aπ̃ - β(θ - log ρ))``, shape ``(..., n)``."""
+    mixture = np.exp(log_softmax((1 - params.mixing) * logits + params.mixing * context.log_reference))
+    slope = advantage(context.payoff, mixture) - context.beta * (logits - context.log_reference)
+    return np.asarray(mixture * (slope - expect(mixture, slope)))
+
+
 def proven(context: Context, params: Params, step_size: float) -> ProvenRange | None:
     """At m = 0 what is proven of `SelfPlayPG`, else nothing."""
     return proven_of_self_play(context, params, step_size) if params.mixing == 0 else None  # type: ignore[arg-type]
@@ -65,11 +73,13 @@ METHOD = Method(
     name="IPOMD",
     step=step,
     characterisation=characterisation,
+    flow=flow,
     safe_step=safe_step,
     proven=proven,
     source=ONLINE_IPO.at("section 5, IPO-MD"),
     fixed_point="biased",
     tuning={"mixing": (0.125, 0.25, 0.5)},
+    together=True,
     example={"step_size": 0.3, "mixing": 0.25},
     summary="Online IPO with pairs from a geometric mixture with the reference",
 )

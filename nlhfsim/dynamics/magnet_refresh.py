@@ -20,7 +20,7 @@ from nlhfsim.dynamics._spec import Dynamics, Method, given_parameters, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array, ensure_integer, ensure_positive
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import MAGNETIC_PREFERENCE_OPTIMIZATION
 
 SOLVED = 1e-9
@@ -49,7 +49,7 @@ def init(context: Context, params: Params, log_policy: Array) -> State:
 
 def step(state: State, context: Context, step_size: float, params: Params) -> State:
     """One magnetic step; then the magnet is refreshed if it is time."""
-    gain = advantage(context.payoff, np.exp(state.logits))
+    gain = advantage(context.payoff, exp(state.logits))
     pull = step_size * params.magnet
     logits = log_softmax((state.logits + pull * state.log_magnet + step_size * gain) / (1 + pull))
     taken = state.taken + 1

@@ -3,7 +3,8 @@
     π⁺ = argmax_q ⟨Aπ, q⟩ - β KL(q‖ρ) - KL(q‖π)/γ,    log π⁺ ∝ (log π + γβ log ρ + γAπ) / (1 + γβ)
 
 Source: Sokota et al., arXiv 2206.05825, theorem 3.4 with Lipschitz constant 1/2: ``KL(π*‖π_K) ≤ (1 + γβ)^(-K) KL(π*‖π_0)`` for
-γ ≤ 4β. Known failure: a step that does not shrink with β cycles on rock–paper–scissors.
+γ ≤ 4β. As γ → 0: θ⁺ - θ = γ(Aπ - β(θ - log ρ))/(1 + γβ) up to a constant, so dθ/dt is that of `NaturalPG`.
+Known failure: a step that does not shrink with β cycles on rock–paper–scissors.
 """
 
 from __future__ import annotations
@@ -11,18 +12,32 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import MAGNETIC_MIRROR_DESCENT
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One mirror step with both anchors."""
     pull = step_size * context.beta
-    gain = advantage(context.payoff, np.exp(state.logits))
+    gain = advantage(context.payoff, exp(state.logits))
     return LogPolicy(log_softmax((state.logits + pull * context.log_reference + step_size * gain) / (1 + pull)))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    share = 1 / (1 + pull)
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, share, state.logits, pull * share, context.log_reference, step_size * share, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -47,9 +62,12 @@ METHOD = Method(
     name="MagneticMirrorDescent",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=MAGNETIC_MIRROR_DESCENT.at("section 3, equation of MMD; theorem 3.4"),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="mirror descent, implicit in the regularizer",
 )

@@ -3,6 +3,7 @@
     π̃ ∝ π^(1 - γβ) ρ^(γβ),    log π⁺ ∝ log π̃ + γAπ̃
 
 Source: Munos et al., arXiv 2312.00886, section 6; theorem 1 with γ_t = 2/(β(t + 2)), `nl.schedules.inverse_time(2/beta, 2)`.
+As γ → 0: θ⁺ - θ = γ(Aπ̃ - β(θ - log ρ)) up to a constant and π̃ = π + O(γ), so dθ/dt is that of `NaturalPG`, unbiased.
 Known failure: at a constant step its fixed point is in general not π*, as its opponent is the mixture, and on
 rock–paper–scissors at small β a whole window of step sizes is unstable.
 """
@@ -12,10 +13,13 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import NASH_LEARNING
 
 
@@ -23,7 +27,18 @@ def step(state: LogPolicy, context: Context, step_size: float, params: NoParams)
     """One mirror step from the mixture."""
     share = step_size * context.beta
     mixture = log_softmax((1 - share) * state.logits + share * context.log_reference)
-    return LogPolicy(log_softmax(mixture + step_size * advantage(context.payoff, np.exp(mixture))))
+    return LogPolicy(log_softmax(mixture + step_size * advantage(context.payoff, exp(mixture))))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    tilt_to(half, 1 - pull, state.logits, pull, context.log_reference, 0.0, state.logits)
+    exp_to(policy, half)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1.0, half, 0.0, half, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -48,10 +63,13 @@ METHOD = Method(
     name="NashMD",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=NASH_LEARNING.at("section 6, Nash-MD; theorem 1"),
     fixed_point="biased",
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="mirror step from and against a geometric mixture with the reference",
 )

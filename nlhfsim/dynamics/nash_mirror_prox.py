@@ -4,6 +4,7 @@
 
 Source: Tiapkin et al., arXiv 2505.19731 version 1 (Nash Mirror Prox, γ = 2): ``KL(π*‖π_K) ≤ (1 + γβ)^(-K) KL(π*‖π_0)`` for γ ≤
 2, and, derived, for γ ≤ 2(β + √(1 + β²)). Equals `Extragradient` at γ/(1 + γβ).
+As γ → 0: θ⁺ - θ = γ(Aπ' - β(θ - log ρ))/(1 + γβ) up to a constant and π' = π + O(γ), so dθ/dt is that of `NaturalPG`.
 Known failure: twice the proven step on rock–paper–scissors at small β moves away in one step; on transitive games its two
 oracle calls a step are one too many.
 """
@@ -15,11 +16,13 @@ import math
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import NASH_MIRROR_PROX
 
 
@@ -31,8 +34,22 @@ def prox(log_policy: Array, gain: Array, context: Context, step_size: float) -> 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """Look ahead, come back, and step with what was seen there."""
-    half = prox(state.logits, advantage(context.payoff, np.exp(state.logits)), context, step_size)
-    return LogPolicy(prox(state.logits, advantage(context.payoff, np.exp(half)), context, step_size))
+    half = prox(state.logits, advantage(context.payoff, exp(state.logits)), context, step_size)
+    return LogPolicy(prox(state.logits, advantage(context.payoff, exp(half)), context, step_size))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    share = 1 / (1 + pull)
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(half, share, state.logits, pull * share, context.log_reference, step_size * share, gain)
+    exp_to(policy, half)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, share, state.logits, pull * share, context.log_reference, step_size * share, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -65,11 +82,14 @@ METHOD = Method(
     name="NashMirrorProx",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=NASH_MIRROR_PROX.at("Nash Mirror Prox, theorem of the last-iterate rate"),
     oracle_calls=lambda params: 2,
     helpers=(prox,),
+    kernel=kernel,
+    together=True,
     example={"step_size": 2.0},
     summary="two proximal steps, the second with the payoff at the half point",
 )

@@ -5,6 +5,8 @@
 then θ̄⁺ = (1 - α) θ̄ + α θ⁺ (moving average), or θ̄ ← θ⁺ after every m-th step (hard refresh: m steps are then one step of
 `ProximalPG` with m inner steps).
 Source: Tiapkin et al., arXiv 2505.19731, Nash Prox.
+As γ → 0, α (or m) fixed: the centre forgets at the rate α a step, so θ - θ̄ = γ(1/α - 1)dθ/dt + O(γ²) (with refreshes O(mγ)): it
+is slaved to θ and dθ/dt is that of `SelfPlayPG`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nlhfsim.dynamics._conditions import payoff_gradient
+from nlhfsim.dynamics._flows import policy_gradient
 from nlhfsim.dynamics._spec import Dynamics, Method, given_parameters, register
 from nlhfsim.dynamics.proximal_point import subgame
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
@@ -75,11 +78,13 @@ METHOD = Method(
     name="NashProx",
     step=step,
     characterisation=characterisation,
+    flow=policy_gradient,
     init=init,
     safe_step=safe_step,
     source=PROXIMAL_POINT_NLHF.at("Nash Prox"),
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "averaging": (0.05, 0.2)},
+    together=True,
     example={"step_size": 0.8, "proximal_step": 2.0, "averaging": 0.05},
     summary="policy gradient around a centre that follows (moving average or refresh)",
 )

@@ -5,6 +5,7 @@
 The same update is explicit online mirror descent and, with η = 1/γ, Iterative Nash Policy Optimization (INPO). It equals
 `MagneticMirrorDescent` at γ' = γ/(1 - γβ).
 Source: Zhang et al., arXiv 2407.00617, equation of the INPO update; rate by that identity from Sokota et al., arXiv 2206.05825.
+As γ → 0: θ⁺ - θ = γu up to a constant, so dθ/dt = Aπ - β(θ - log ρ), along which d KL(π*‖π)/dt ≤ -β KL(π*‖π).
 Known failure: with cyclic preferences unstable for γ > 2β/(β² + ω²), ω the largest rotation frequency of the game at π*.
 """
 
@@ -13,17 +14,30 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
+from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import log_softmax
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import ITERATIVE_NASH_POLICY_OPTIMIZATION
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One natural gradient step."""
-    slope = advantage(context.payoff, np.exp(state.logits)) - context.beta * (state.logits - context.log_reference)
+    slope = advantage(context.payoff, exp(state.logits)) - context.beta * (state.logits - context.log_reference)
     return LogPolicy(log_softmax(state.logits + step_size * slope))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    exp_to(policy, state.logits)
+    advantage_to(gain, context.payoff, policy)
+    tilt_to(state.logits, 1 - pull, state.logits, pull, context.log_reference, step_size, gain)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -54,9 +68,12 @@ METHOD = Method(
     name="NaturalPG",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=ITERATIVE_NASH_POLICY_OPTIMIZATION.at("the INPO update with eta = 1/step_size; explicit online mirror descent"),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="natural policy gradient (= explicit online mirror descent, INPO)",
 )

@@ -5,6 +5,7 @@
 with π'_{-1} = π_0. At β = 0 it is optimistic multiplicative weights, the exact tabular form of optimistic online NPO.
 Source: Rakhlin & Sridharan, arXiv 1311.1869 (optimistic mirror descent with a general prox); Zhang et al., arXiv 2502.16852
 (optimistic online mirror descent for Nash learning from human feedback).
+As γ → 0: π'_t = π_t + O(γ) whatever payoff was seen last, so dθ/dt is that of `NaturalPG`.
 Known failure: at steps at which `NashMirrorProx` still converges it may cycle, as its look-ahead is one step old.
 """
 
@@ -15,11 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, power_mean, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, Method, NoParams, register
 from nlhfsim.dynamics.nash_mirror_prox import prox
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.in_place import advantage_to, exp_to, tilt_to
+from nlhfsim.simplex import exp
 from nlhfsim.sources import OPTIMISTIC_MIRROR_DESCENT
 
 
@@ -32,14 +36,24 @@ class State(NamedTuple):
 
 def init(context: Context, params: NoParams, log_policy: Array) -> State:
     """Start with the look-ahead at the policy itself; this reads Aπ_0 once, beside the steps."""
-    return State(log_policy, advantage(context.payoff, np.exp(log_policy)))
+    return State(log_policy, advantage(context.payoff, exp(log_policy)))
 
 
 def step(state: State, context: Context, step_size: float, params: NoParams) -> State:
     """Look ahead with the last payoff seen, read the payoff there, and step with it from where we were."""
     half = prox(state.logits, state.gain, context, step_size)
-    gain = advantage(context.payoff, np.exp(half))
+    gain = advantage(context.payoff, exp(half))
     return State(prox(state.logits, gain, context, step_size), gain)
+
+
+def kernel(state: State, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array) -> None:
+    """`step` in place."""
+    pull = step_size * context.beta
+    share = 1 / (1 + pull)
+    tilt_to(half, share, state.logits, pull * share, context.log_reference, step_size * share, state.gain)
+    exp_to(policy, half)
+    advantage_to(state.gain, context.payoff, policy)
+    tilt_to(state.logits, share, state.logits, pull * share, context.log_reference, step_size * share, state.gain)
 
 
 def characterisation(context: Context, params: NoParams, before: State, step_size: float, after: State) -> float:
@@ -61,10 +75,13 @@ METHOD = Method(
     name="OptimisticMirrorDescent",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     init=init,
     safe_step=safe_step,
     source=OPTIMISTIC_MIRROR_DESCENT.at("section 3, the OMD update with predictable sequences"),
     helpers=(prox,),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.8},
     summary="mirror prox that looks ahead with the last payoff seen (optimistic NPO at beta = 0)",
 )

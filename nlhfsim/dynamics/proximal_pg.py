@@ -6,6 +6,8 @@ from π_k:
     θ ← θ + η J(π_θ) (Aπ_θ - β(θ - log ρ) - (θ - θ_k)/γ)
 
 Source: Tiapkin et al., arXiv 2505.19731, the proximal point framework with self-play policy gradient.
+As η → 0, γ and m = `inner_steps` fixed: θ - θ_k = O(mη), so the pull to the centre vanishes and dθ/dt in the time t = mηk is that
+of `SelfPlayPG`: the limit shows nothing of the proximal term, whose work is to let η be large.
 Why it helps: the inner game is β'-regularized, so an inner step of the order of β', not of β, is stable.
 """
 
@@ -16,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlhfsim.dynamics._conditions import payoff_gradient
+from nlhfsim.dynamics._flows import policy_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, given_parameters, register
 from nlhfsim.dynamics.proximal_point import subgame
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
@@ -58,6 +61,7 @@ METHOD = Method(
     name="ProximalPG",
     step=step,
     characterisation=characterisation,
+    flow=policy_gradient,
     safe_step=safe_step,
     source=PROXIMAL_POINT_NLHF.at("proximal point framework with self-play policy gradient"),
     oracle_calls=lambda params: params.inner_steps,
@@ -65,6 +69,7 @@ METHOD = Method(
     scheduled="inner_step_size",
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "inner_steps": (5, 20)},
+    together=True,
     example={"proximal_step": 2.0, "inner_step_size": 0.8, "inner_steps": 20},
     summary="proximal point method, each sub-game played by self-play policy gradient",
 )

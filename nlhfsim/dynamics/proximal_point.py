@@ -5,6 +5,7 @@
 which is the equilibrium of the game with β' = β + 1/γ and ρ' ∝ (ρ^β π_k^(1/γ))^(1/β').
 Source: Tiapkin et al., arXiv 2505.19731, the proximal point framework: ``KL(π*‖π_K) ≤ (1 + γβ)^(-K) KL(π*‖π_0)`` for every γ >
 0. At β = 0, KL(π*‖π_k) never increases, for every von Neumann winner π* (Rockafellar, 1976).
+As γ → 0: θ⁺ - θ = γ(Aπ⁺ - β(θ⁺ - log ρ)) up to a constant, the implicit Euler step of dθ/dt of `NaturalPG`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import gains, probabilities, stationarity
+from nlhfsim.dynamics._flows import natural_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.equilibrium import regularized_equilibrium
@@ -55,6 +57,7 @@ METHOD = Method(
     name="ProximalPoint",
     step=step,
     characterisation=characterisation,
+    flow=natural_gradient,
     safe_step=safe_step,
     proven=proven,
     source=PROXIMAL_POINT_NLHF.at("the proximal point framework"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from nlhfsim.errors import Array, InputError, ensure_integer, ensure_positive
+from nlhfsim.errors import Array, InputError, ensure_array, ensure_integer, ensure_positive
 
-StepSize = float | Callable[[int], float]
+StepSize = float | Callable[[int], float] | tuple[float, ...]
+"""One number, a function of t, or one number a run."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,8 @@ def parse(text: str) -> InverseTime | TwoStage:
     raise InputError(f"schedule {text!r} is unknown; write inverse-time:c,t0 or two-stage:first,second,switch")
 
 
-def values(name: str, step_size: StepSize, start: int, stop: int) -> Array:
-    """Return γ_t for t in [start, stop), shape ``(stop - start,)``; each must be finite and at least 0."""
-    if not callable(step_size):
-        return np.full(stop - start, float(step_size))
+def values(name: str, step_size: Callable[[int], float], start: int, stop: int) -> Array:
+    """Return γ_t of a schedule for t in [start, stop), shape ``(stop - start,)``; each must be finite and at least 0."""
     try:
         table = np.array([step_size(t) for t in range(start, stop)], dtype=np.float64)
     except ArithmeticError as error:
@@ -101,15 +101,61 @@ def values(name: str, step_size: StepSize, start: int, stop: int) -> Array:
     return table
 
 
-def ensure_step_size(name: str, value: StepSize | None) -> StepSize | None:
-    """Return a step size: a positive float, a schedule, or None (the method's safe step on the game at hand)."""
+class StepTable:
+    """The step sizes of a simulation, in pieces.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for messages.
+    step_size : float, schedule or tuple of float
+        One for all runs, or one a run.
+    first, last : int
+        The steps that will be done are those in [first, last).
+    inner : int or None
+        How many values one step uses; None: it uses one number, not an array of them.
+    """
+
+    def __init__(self, name: str, step_size: StepSize, first: int, last: int, inner: int | None) -> None:
+        self._step_size = step_size
+        self._inner = inner
+        self.per_step = 1 if inner is None else inner
+        self._table = None
+        if callable(step_size):
+            self._table = values(name, step_size, first * self.per_step, last * self.per_step)
+
+    def between(self, begin: int, end: int, runs: list[int], together: bool) -> Array:
+        """Return those of the steps in [begin, end), counted from `first`, for some of the runs.
+
+        Shape ``(end - begin, [inner,] runs, 1)`` if they go together, else, of one run, ``(end - begin, [inner])``.
+        """
+        shape = (end - begin,) if self._inner is None else (end - begin, self._inner)
+        if isinstance(self._step_size, tuple):
+            table = np.broadcast_to(np.array(self._step_size)[runs], (*shape, len(runs)))
+        else:
+            common = np.full(shape, self._step_size) if self._table is None else self._table
+            if self._table is not None:
+                common = common[begin * self.per_step : end * self.per_step].reshape(shape)
+            table = np.broadcast_to(common[..., None], (*shape, len(runs)))
+        return np.array(table[..., None] if together else table[..., 0], dtype=np.float64, order="C")
+
+
+def ensure_step_size(name: str, value: Any) -> StepSize | None:
+    """Return a step size: a positive float, a schedule, a tuple of floats, or None (the method's safe step on the game)."""
     if value is None or callable(value):
-        return value
-    return ensure_positive(name, value)
+        return value  # type: ignore[no-any-return]
+    if np.ndim(value) == 0:
+        return ensure_positive(name, value)
+    steps = ensure_array(name, value)
+    if steps.ndim != 1 or not len(steps):
+        raise InputError(f"{name} has shape {steps.shape}, must be one number, or one a run, shape (runs,)")
+    return tuple(ensure_positive(name, step) for step in steps)
 
 
-def describe(step_size: StepSize) -> float | str:
-    """Return a step size in the form that JSON and tables take."""
+def describe(step_size: StepSize) -> Any:
+    """Return a step size in the form that JSON and tables take: a number, a list of them, or a schedule's name."""
+    if isinstance(step_size, tuple):
+        return list(step_size)
     if not callable(step_size):
         return float(step_size)
     return str(step_size) if isinstance(step_size, (InverseTime, TwoStage)) else getattr(step_size, "__name__", "callable")

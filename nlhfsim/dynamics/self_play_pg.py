@@ -6,6 +6,7 @@ Both players are the same policy; each step climbs the gradient of the regulariz
 
 Source: Tiapkin et al., arXiv 2505.19731 (self-play policy gradient); Calandriello et al., arXiv 2403.08635 (Online IPO, equal
 to it in expectation). Converges globally for constant steps γ ≤ γ₀ = β / (1/2 + β √(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ).
+As γ → 0: θ⁺ - θ = γJ(π)u exactly, so dθ/dt = J(π)(Aπ - β(θ - log ρ)), which converges to π* from everywhere.
 Known failure: with cyclic preferences a step above a critical one of order β cycles for ever, and rare actions learn slowly,
 as the gradient of each logit carries its probability.
 """
@@ -15,17 +16,19 @@ from __future__ import annotations
 import numpy as np
 
 from nlhfsim.dynamics._conditions import payoff_gradient
+from nlhfsim.dynamics._flows import policy_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import expect, log_softmax
+from nlhfsim.in_place import advantage_to, ascend_to, exp_to, tilt_to
+from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
 
 def ascend(logits: Array, context: Context, step_size: float) -> Array:
     """Return θ + γ J(π_θ) (Aπ_θ - β (θ - log ρ)), shape ``(..., n)``."""
-    policy = np.exp(log_softmax(logits))
+    policy = exp(log_softmax(logits))
     slope = advantage(context.payoff, policy) - context.beta * (logits - context.log_reference)
     return logits + step_size * policy * (slope - expect(policy, slope))
 
@@ -33,6 +36,16 @@ def ascend(logits: Array, context: Context, step_size: float) -> Array:
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
     """One gradient step."""
     return LogPolicy(ascend(state.logits, context, step_size))
+
+
+def kernel(
+    state: LogPolicy, context: Context, step_size: float, params: NoParams, policy: Array, gain: Array, half: Array
+) -> None:
+    """`step` in place."""
+    tilt_to(half, 1.0, state.logits, 0.0, state.logits, 0.0, state.logits)
+    exp_to(policy, half)
+    advantage_to(gain, context.payoff, policy)
+    ascend_to(state.logits, step_size, policy, gain, context.beta, context.log_reference)
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -64,10 +77,13 @@ METHOD = Method(
     name="SelfPlayPG",
     step=step,
     characterisation=characterisation,
+    flow=policy_gradient,
     safe_step=safe_step,
     proven=proven,
     source=PROXIMAL_POINT_NLHF.at("self-play policy gradient; Online IPO in Calandriello et al., arXiv 2403.08635"),
     helpers=(ascend,),
+    kernel=kernel,
+    together=True,
     example={"step_size": 0.3},
     summary="policy gradient against the current policy (= Online IPO)",
 )

@@ -7,39 +7,62 @@ from collections.abc import Callable
 from typing import Any
 
 from nlhfsim.errors import InputError, UnknownNameError, did_you_mean, ensure_choice
-from nlhfsim.games.diagnostics import condorcet_winner, has_majority_cycle, strongest_cycle
+from nlhfsim.games.decomposition import TransitiveCyclicSplit, transitive_cyclic_split
+from nlhfsim.games.diagnosis import Diagnosis
+from nlhfsim.games.diagnostics import (
+    CyclicTriples,
+    condorcet_winner,
+    cyclic_triples,
+    has_majority_cycle,
+    strongest_cycle,
+    top_cycle,
+)
 from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.goodness_of_fit import BradleyTerryTest, bradley_terry_test
+from nlhfsim.games.matrix_free import low_rank, pairwise, preference_representation
 from nlhfsim.games.named import (
     annotator_mixture,
     bradley_terry,
     cyclic_tournament,
     generalized_rock_paper_scissors,
-    low_rank,
-    preference_representation,
     rock_paper_scissors,
     transitive_cyclic,
 )
 from nlhfsim.games.random import near_ties, random_game, random_low_rank, random_reference
+from nlhfsim.games.reward_model import BradleyTerryFit, RewardModelOptimum, fit_bradley_terry, reward_model_optimum
 
 __all__ = [
+    "BradleyTerryFit",
+    "BradleyTerryTest",
+    "CyclicTriples",
+    "Diagnosis",
     "NAMED",
     "PreferenceGame",
+    "RewardModelOptimum",
+    "TransitiveCyclicSplit",
     "annotator_mixture",
     "bradley_terry",
+    "bradley_terry_test",
     "condorcet_winner",
     "cyclic_tournament",
+    "cyclic_triples",
+    "fit_bradley_terry",
     "generalized_rock_paper_scissors",
     "has_majority_cycle",
     "low_rank",
     "named",
     "near_ties",
+    "pairwise",
     "preference_representation",
     "random_game",
     "random_low_rank",
     "random_reference",
+    "reward_model_optimum",
     "rock_paper_scissors",
     "strongest_cycle",
+    "top_cycle",
     "transitive_cyclic",
+    "transitive_cyclic_split",
 ]
 
 NAMED: dict[str, Callable[..., PreferenceGame]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,25 @@ from nlhfsim.errors import (
     ensure_nonnegative,
     position,
 )
-from nlhfsim.games.payoffs import Context, DensePayoff, Payoff, advantage, dense, n_actions
+from nlhfsim.games.payoffs import (
+    FORMS,
+    Checked,
+    Context,
+    DensePayoff,
+    Payoff,
+    advantage,
+    content,
+    dense,
+    frozen,
+    frozen_array,
+    n_actions,
+    restricted,
+    validated,
+)
 from nlhfsim.simplex import kl_log, safe_log
+
+if TYPE_CHECKING:
+    from nlhfsim.games.diagnosis import Diagnosis
 
 
 class PreferenceGame:
@@ -63,7 +80,7 @@ class PreferenceGame:
 
     def __init__(
         self,
-        preferences: npt.ArrayLike | Payoff | Sequence[Payoff],
+        preferences: npt.ArrayLike | Payoff | Sequence[Payoff] | Checked,
         beta: float = 0.1,
         reference: npt.ArrayLike | None = None,
         labels: Sequence[str] | None = None,
@@ -81,7 +98,7 @@ class PreferenceGame:
         self._set("n_contexts", len(payoffs))
         self._set("batched", batched)
         self._set("beta", ensure_nonnegative("beta", beta))
-        self._set("labels", _labels(labels, n))
+        self._set("_labels", None if labels is None else _ensure_labels(labels, n))
         self._set("weights", _weights(weights, len(payoffs)))
         self._set("comparisons", comparisons)
         shape = (len(payoffs), n)
@@ -105,13 +122,13 @@ class PreferenceGame:
     batched: bool
     """Whether policies carry a context axis, ``(contexts, n)`` rather than ``(n,)``."""
     beta: float
-    labels: tuple[str, ...]
     weights: Array
     comparisons: Any
     contexts: tuple[Context, ...]
     """The contexts, each in the form that a method's step sees."""
     log_reference: Array
     """log ρ, of shape `policy_shape`."""
+    _labels: tuple[str, ...] | None
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -120,13 +137,18 @@ class PreferenceGame:
         raise AttributeError(f"a PreferenceGame is immutable: use with_beta or with_reference instead of setting {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        forms: Any = [c.payoff for c in self.contexts] if self.batched else self.contexts[0].payoff
+        forms = [c.payoff for c in self.contexts]
         reference = np.exp(self.log_reference)
-        return (_rebuild, (forms, self.beta, reference, self.labels, self.weights, self.comparisons))
+        return (_rebuild, (forms, self.batched, self.beta, reference, self._labels, self.weights, self.comparisons))
 
     def __repr__(self) -> str:
         contexts = f", contexts={self.n_contexts}" if self.batched else ""
         return f"PreferenceGame(n={self.n}{contexts}, beta={self.beta:g})"
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the actions."""
+        return tuple(map(str, range(self.n))) if self._labels is None else self._labels
 
     @property
     def policy_shape(self) -> tuple[int, ...]:
@@ -138,8 +160,8 @@ class PreferenceGame:
         """SHA-256 of everything that the dynamics depend on: payoffs, β, reference, weights."""
         digest = hashlib.sha256(repr((self.policy_shape, self.beta)).encode())
         for context in self.contexts:
-            for array in (*context.payoff, context.log_reference):
-                digest.update(np.ascontiguousarray(array).tobytes())
+            for part in (*content(context.payoff), context.log_reference.tobytes()):
+                digest.update(part)
         digest.update(self.weights.tobytes())
         return digest.hexdigest()
 
@@ -183,10 +205,9 @@ class PreferenceGame:
             raise InputError(f"actions = {list(actions)!r} must be different and at least one")
         reference = self.reference[..., chosen]
         reference = reference / reference.sum(axis=-1, keepdims=True)
-        grid = np.ix_(chosen, chosen)
-        forms = [DensePayoff(dense(c.payoff)[grid]) for c in self.contexts]
+        forms = [restricted(c.payoff, np.array(chosen)) for c in self.contexts]
         return PreferenceGame(
-            forms if self.batched else forms[0],
+            Checked(forms, self.batched),
             self.beta,
             reference,
             [self.labels[i] for i in chosen],
@@ -199,7 +220,19 @@ class PreferenceGame:
         if k >= self.n_contexts:
             raise InputError(f"index = {k} must be below the number of contexts, {self.n_contexts}")
         chosen = self.contexts[k]
-        return PreferenceGame(chosen.payoff, self.beta, np.exp(chosen.log_reference), self.labels)
+        return PreferenceGame(Checked([chosen.payoff], False), self.beta, np.exp(chosen.log_reference), self._labels)
+
+    def materialized(self) -> PreferenceGame:
+        """Return the same game with its matrices of advantages stored, up to 20,000 actions.
+
+        Examples
+        --------
+        >>> import numpy as np, nlhfsim as nl
+        >>> game = nl.games.pairwise(lambda i, j: 1 / (1 + np.exp(np.sin(j) - np.sin(i))), 100)
+        >>> bool(np.allclose(game.materialized().advantage(game.reference), game.advantage(game.reference)))
+        True
+        """
+        return self._replace(payoffs=[DensePayoff(frozen_array(dense(c.payoff))) for c in self.contexts])
 
     def advantage(self, policy: npt.ArrayLike) -> Array:
         """Return Aπ, shape ``(..., *policy_shape)``: each action's probability of beating π, less 1/2.
@@ -240,6 +273,51 @@ class PreferenceGame:
             gain = gain - self.beta * (kl_log(safe_log(p), log_reference) - kl_log(safe_log(q), log_reference))
         return float(0.5 + self.average(gain))
 
+    def diagnose(
+        self,
+        equilibrium: Any = None,
+        *,
+        votes_per_pair: int | None = None,
+        draws: int = 1000,
+        rng: np.random.Generator | int = 0,
+    ) -> Diagnosis:
+        """Return how far the game is from what a reward model can express; printed, it is a table.
+
+        Majorities (Condorcet winner, top cycle, cyclic triples), the cyclic part of the advantages, the Bradley–Terry fit and a
+        test of it, and, where an equilibrium is given, the optimum of that reward model beside it.
+
+        Parameters
+        ----------
+        equilibrium : Equilibrium, optional
+            That of this very game, ``nl.solve(game)``.
+        votes_per_pair : int, optional
+            Take the preferences as the frequencies among so many votes a pair; without it a game that was not made from
+            comparisons has no p-value.
+        draws : int
+            Bootstrap samples of the test, at least 1.
+        rng : numpy.random.Generator or int
+            Source of their randomness, or a seed.
+
+        Returns
+        -------
+        Diagnosis
+            Its attributes name the functions of `nlhfsim.games` that they come from, and ``to_dict()`` is for JSON.
+
+        Raises
+        ------
+        InputError
+            If the equilibrium is that of another game, or an option is outside its range.
+
+        Examples
+        --------
+        >>> import nlhfsim as nl
+        >>> nl.games.rock_paper_scissors().diagnose().cyclic_share
+        1.0
+        """
+        from nlhfsim.games.diagnosis import diagnose
+
+        return diagnose(self, equilibrium, votes_per_pair=votes_per_pair, draws=draws, rng=rng)
+
     def _index(self, action: int | str) -> int:
         if isinstance(action, str):
             if action not in self.labels:
@@ -251,11 +329,11 @@ class PreferenceGame:
         return k
 
     def _replace(self, **changes: Any) -> PreferenceGame:
-        same = {"beta": self.beta, "reference": self.reference, "labels": self.labels, "comparisons": self.comparisons}
+        same = {"beta": self.beta, "reference": self.reference, "labels": self._labels, "comparisons": self.comparisons}
         if self.batched:
             same["weights"] = self.weights
-        forms: Any = [c.payoff for c in self.contexts] if self.batched else self.contexts[0].payoff
-        return PreferenceGame(forms, **(same | changes))
+        payoffs = changes.pop("payoffs", None) or [c.payoff for c in self.contexts]
+        return PreferenceGame(Checked(payoffs, self.batched), **(same | changes))
 
 
 def ensure_game(game: object) -> PreferenceGame:
@@ -266,17 +344,20 @@ def ensure_game(game: object) -> PreferenceGame:
 
 
 def _rebuild(
-    forms: Any, beta: float, reference: Array, labels: Sequence[str], weights: Array, comparisons: Any
+    forms: list[Payoff], batched: bool, beta: float, reference: Array, labels: Any, weights: Array, comparisons: Any
 ) -> PreferenceGame:
-    return PreferenceGame(forms, beta, reference, labels, weights if isinstance(forms, list) else None, comparisons=comparisons)
+    checked = Checked([frozen(form) for form in forms], batched)
+    return PreferenceGame(checked, beta, reference, labels, weights if batched else None, comparisons=comparisons)
 
 
-def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
+def _payoffs(preferences: Any) -> Checked:
     """Return one payoff form a context, and whether the game has a context axis."""
-    if isinstance(preferences, DensePayoff):
-        return [_validated(preferences)], False
-    if isinstance(preferences, (list, tuple)) and preferences and isinstance(preferences[0], DensePayoff):
-        return [_validated(payoff) for payoff in preferences], True
+    if isinstance(preferences, Checked):
+        return preferences
+    if isinstance(preferences, FORMS):
+        return Checked([validated(preferences)], False)
+    if isinstance(preferences, (list, tuple)) and preferences and isinstance(preferences[0], FORMS):
+        return Checked([validated(payoff) for payoff in preferences], True)
     matrix = ensure_array("preferences", preferences)
     if matrix.ndim not in (2, 3) or matrix.shape[-1] != matrix.shape[-2]:
         raise InputError(f"preferences has shape {matrix.shape}, must be square: (n, n) or (contexts, n, n)")
@@ -287,24 +368,8 @@ def _payoffs(preferences: Any) -> tuple[list[Payoff], bool]:
     advantages = np.ascontiguousarray((advantages - np.swapaxes(advantages, -1, -2)) / 2)
     advantages.setflags(write=False)
     if advantages.ndim == 2:
-        return [DensePayoff(advantages)], False
-    return [DensePayoff(block) for block in advantages], True
-
-
-def _validated(payoff: Any) -> Payoff:
-    """Return a dense payoff given as such: skew-symmetric, entries in [-1/2, 1/2], not writable."""
-    if not isinstance(payoff, DensePayoff):
-        raise InputError(f"preferences holds {payoff!r}, must hold payoff forms only")
-    matrix: Any = payoff.matrix
-    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float64 or matrix.ndim != 2 or not matrix.flags.c_contiguous:
-        raise InputError("a DensePayoff must hold a C-contiguous float64 matrix; give preferences as an array instead")
-    if matrix.shape[0] != matrix.shape[1] or not (matrix == -matrix.T).all() or not (np.abs(matrix) <= 0.5).all():
-        raise InputError("a DensePayoff must be skew-symmetric with entries in [-1/2, 1/2]; give preferences as an array instead")
-    if not matrix.flags.writeable:
-        return payoff
-    frozen = matrix.copy()
-    frozen.setflags(write=False)
-    return DensePayoff(frozen)
+        return Checked([DensePayoff(advantages)], False)
+    return Checked([DensePayoff(block) for block in advantages], True)
 
 
 def _check_probabilities(matrix: Array, tolerance: float) -> None:
@@ -338,9 +403,7 @@ def _frame_labels(preferences: Any) -> list[str] | None:
     return rows
 
 
-def _labels(labels: Sequence[str] | None, n: int) -> tuple[str, ...]:
-    if labels is None:
-        return tuple(str(i) for i in range(n))
+def _ensure_labels(labels: Sequence[str], n: int) -> tuple[str, ...]:
     if isinstance(labels, str):
         raise InputError(f"labels = {labels!r} must be a sequence of {n} strings, not one string")
     names = tuple(str(label) for label in labels)

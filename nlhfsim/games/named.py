@@ -1,4 +1,4 @@
-"""Named games: cycles, tournaments, Bradley–Terry and low-rank preferences, and mixtures of annotators."""
+"""Named games: cycles, tournaments, Bradley–Terry preferences, and mixtures of annotators."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from nlhfsim.errors import (
     ensure_distribution,
     ensure_integer,
     ensure_nonnegative,
-    ensure_positive,
-    position,
 )
 from nlhfsim.games.game import PreferenceGame
 
@@ -190,101 +188,6 @@ def bradley_terry(scores: npt.ArrayLike, *, beta: float = 0.1, reference: npt.Ar
     if values.ndim != 1 or not len(values):
         raise InputError(f"scores has shape {values.shape}, must be (n,)")
     return PreferenceGame(_log_odds(values[:, None] - values) + 0.5, beta, reference)
-
-
-def low_rank(U: npt.ArrayLike, V: npt.ArrayLike, *, beta: float = 0.1, reference: npt.ArrayLike | None = None) -> PreferenceGame:
-    """Low-rank preferences: ``P = 1/2 + U Vᵀ - V Uᵀ``, of rank at most twice the number of columns.
-
-    Parameters
-    ----------
-    U, V : array_like
-        Factors, shape ``(n, rank)`` each; every entry of ``U Vᵀ - V Uᵀ`` must lie in [-1/2, 1/2].
-    beta : float
-        Regularization β ≥ 0.
-    reference : array_like, optional
-        Reference policy, shape ``(n,)``. Default: uniform.
-
-    Returns
-    -------
-    PreferenceGame
-        The game of n actions, its matrix stored dense.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, or an advantage lies outside [-1/2, 1/2]; the message names the entry.
-
-    Examples
-    --------
-    >>> import nlhfsim as nl
-    >>> nl.games.low_rank([[0.5], [0.0]], [[0.0], [0.5]]).preferences
-    array([[0.5 , 0.75],
-           [0.25, 0.5 ]])
-    """
-    left, right = ensure_array("U", U), ensure_array("V", V)
-    if left.ndim != 2 or not left.shape[0]:
-        raise InputError(f"U has shape {left.shape}, must be (n, rank)")
-    if right.shape != left.shape:
-        raise InputError(f"V has shape {right.shape}, must be that of U, {left.shape}")
-    product = left @ right.T
-    advantages = product - product.T
-    outside = np.argwhere(np.abs(advantages) > 0.5 + _ROUNDING)
-    if len(outside):
-        where = tuple(outside[0])
-        raise InputError(
-            f"(U Vᵀ - V Uᵀ){position(where)} = {advantages[where]:g} must lie between -0.5 and 0.5: "
-            f"scale U or V down, by {0.5 / np.abs(advantages).max():.3g} at least"
-        )
-    return PreferenceGame(np.clip(advantages, -0.5, 0.5) + 0.5, beta, reference)
-
-
-def preference_representation(
-    embeddings: npt.ArrayLike, scale: float = 1.0, *, beta: float = 0.1, reference: npt.ArrayLike | None = None
-) -> PreferenceGame:
-    """General preference representation: ``P[i, j] = sigmoid(scale · ⟨R e_i, e_j⟩)``, R turning each coordinate pair by 90°.
-
-    Parameters
-    ----------
-    embeddings : array_like
-        Embeddings e of the actions, shape ``(n, dimension)``, the dimension even.
-    scale : float
-        Positive factor of the score, the inverse of the paper's temperature.
-    beta : float
-        Regularization β ≥ 0.
-    reference : array_like, optional
-        Reference policy, shape ``(n,)``. Default: uniform.
-
-    Returns
-    -------
-    PreferenceGame
-        The game of n actions.
-
-    Raises
-    ------
-    InputError
-        If the dimension is odd or zero, or `scale` is not positive.
-
-    Notes
-    -----
-    Zhang et al., *Beyond Bradley–Terry models: a general preference model for language model alignment*, arXiv 2410.02197. R is
-    block diagonal with blocks [[0, -1], [1, 0]], so the score is skew-symmetric; in dimension 2 an action beats those that lie
-    less than 180° counter-clockwise of it.
-
-    Examples
-    --------
-    >>> import nlhfsim as nl
-    >>> nl.games.preference_representation([[1.0, 0.0], [0.0, 1.0]]).preferences.round(3)
-    array([[0.5  , 0.731],
-           [0.269, 0.5  ]])
-    """
-    vectors = ensure_array("embeddings", embeddings)
-    if vectors.ndim != 2 or 0 in vectors.shape or vectors.shape[1] % 2:
-        raise InputError(f"embeddings has shape {vectors.shape}, must be (n, dimension) with an even dimension")
-    rotated = np.empty_like(vectors)
-    rotated[:, 0::2], rotated[:, 1::2] = -vectors[:, 1::2], vectors[:, 0::2]
-    score = rotated @ vectors.T
-    skew = (score - score.T) / 2
-    return PreferenceGame(_log_odds(ensure_positive("scale", scale) * skew) + 0.5, beta, reference)
 
 
 def annotator_mixture(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_between, ensure_choice, ensure_integer
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.games.named import low_rank
+from nlhfsim.games.payoffs import Checked, LowRankPayoff, frozen_array, largest_entry
 from nlhfsim.simplex import log_softmax
 
 
@@ -68,7 +68,7 @@ def random_game(
     """
     size = ensure_integer("n", n, 1)
     draw = _LAWS[ensure_choice("law", law, _LAWS)]
-    generator = _generator(rng)
+    generator = as_generator(rng)
     if contexts is None:
         return PreferenceGame(draw(size, generator) + 0.5, beta, reference)
     count = ensure_integer("contexts", contexts, 1)
@@ -117,7 +117,7 @@ def near_ties(
     """
     size = ensure_integer("n", n, 1)
     largest = ensure_between("scale", scale, 0, 0.5)
-    return PreferenceGame(_uniform(size, _generator(rng), largest) + 0.5, beta, reference)
+    return PreferenceGame(_uniform(size, as_generator(rng), largest) + 0.5, beta, reference)
 
 
 def random_low_rank(
@@ -129,7 +129,7 @@ def random_low_rank(
     beta: float = 0.1,
     reference: npt.ArrayLike | None = None,
 ) -> PreferenceGame:
-    """Random low-rank game: ``P = 1/2 + U Vᵀ - V Uᵀ`` with normal factors, scaled to a largest margin.
+    """Random low-rank game: ``P = 1/2 + U Vᵀ - V Uᵀ`` with normal factors, scaled to a largest margin; no matrix is stored.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def random_low_rank(
     rng : numpy.random.Generator or int
         Source of randomness, or a seed.
     margin : float
-        Largest entry of ``|P - 1/2|``, in [0, 1/2].
+        Largest entry of ``|P - 1/2|``, in [0, 1/2]; where finding it takes over 2·10^11 multiplications, an upper bound on it.
     beta : float
         Regularization β ≥ 0.
     reference : array_like, optional
@@ -165,8 +165,9 @@ def random_low_rank(
     size = ensure_integer("n", n, 2)
     columns = ensure_integer("rank", rank, 1)
     largest = ensure_between("margin", margin, 0, 0.5)
-    left, right = _factors(size, columns, _generator(rng))
-    return low_rank(2 * largest * left, right, beta=beta, reference=reference)
+    left, right = _factors(size, columns, as_generator(rng))
+    form = LowRankPayoff(frozen_array(2 * largest * left), frozen_array(right))
+    return PreferenceGame(Checked([form], False), beta, reference)
 
 
 def random_reference(n: int, rng: np.random.Generator | int, peak: float = 1.0, contexts: int | None = None) -> Array:
@@ -202,10 +203,11 @@ def random_reference(n: int, rng: np.random.Generator | int, peak: float = 1.0, 
     size = ensure_integer("n", n, 1)
     spread = ensure_between("peak", peak, 0, 50)
     shape = (size,) if contexts is None else (ensure_integer("contexts", contexts, 1), size)
-    return np.asarray(np.exp(log_softmax(spread * _generator(rng).standard_normal(shape))))
+    return np.asarray(np.exp(log_softmax(spread * as_generator(rng).standard_normal(shape))))
 
 
-def _generator(rng: object) -> np.random.Generator:
+def as_generator(rng: object) -> np.random.Generator:
+    """Return the generator that `rng` is, or that it seeds; else raise `InputError`."""
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer, float)):
@@ -245,10 +247,9 @@ def _low_rank(n: int, rng: np.random.Generator) -> Array:
 
 
 def _factors(n: int, rank: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return U and V, shape ``(n, rank)``, such that the largest entry of ``|U Vᵀ - V Uᵀ|`` is 1/2."""
+    """Return U and V, shape ``(n, rank)``, such that the largest entry of ``|U Vᵀ - V Uᵀ|`` is 1/2 (at huge n at most 1/2)."""
     left, right = rng.standard_normal((2, n, rank))
-    product = left @ right.T
-    largest = np.abs(product - product.T).max()
+    largest, _ = largest_entry(left, right)
     return (left * (0.5 / largest) if largest > 0 else left), right
 
 

@@ -8,11 +8,10 @@ show ``axes.figure``; `save` writes it to a file.
 from nlhfsim.plots.curves import convergence
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
-from nlhfsim.plots.triangle import FIELDS, flow, phase_portrait
+from nlhfsim.plots.triangle import flow, phase_portrait
 
 __all__ = [
     "DOUBLE",
-    "FIELDS",
     "FORMATS",
     "METHOD_COLOURS",
     "SINGLE",

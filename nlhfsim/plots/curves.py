@@ -20,7 +20,7 @@ from nlhfsim.plots.style import (
     narrow,
     style,
 )
-from nlhfsim.trajectory import CLOCKS, METRICS, Trajectory
+from nlhfsim.trajectory import CLOCKS, METRICS, Records, Trajectory
 
 _PROVEN = (0, (4, 2.5))
 _WORDS = {
@@ -30,7 +30,7 @@ _WORDS = {
     "span": r"Span  $\Vert\log\pi_t-\log\rho\,\Vert_{\mathrm{sp}}$",
     "min_probability": r"Smallest probability  $\min_y\,\pi_t(y)$",
 }
-_CLOCK_WORDS = {"steps": r"Steps  $t$", "oracle_calls": "Oracle calls", "queries": "Preference queries"}
+_CLOCK_WORDS = {"times": r"Time  $t$", "steps": r"Steps  $t$", "oracle_calls": "Oracle calls", "queries": "Preference queries"}
 _FLOORS = {"kl": 1e-30, "exploitability": 1e-30, "gap0": 1e-16}
 """Values at or below these are rounding and are not drawn."""
 _ROUNDING = 1e-24
@@ -40,7 +40,7 @@ _CEILING, _LOST = 1e12, 1e300
 
 
 def convergence(
-    trajectories: Trajectory | Sequence[Trajectory],
+    trajectories: Records | Sequence[Records],
     metric: str = "kl",
     *,
     clock: str = "oracle_calls",
@@ -52,14 +52,15 @@ def convergence(
 
     Parameters
     ----------
-    trajectories : Trajectory or sequence of Trajectory
+    trajectories : Trajectory, Flow, or sequence of either
         One line each: the median over runs, with a band from the 10 % to the 90 % quantile where there are several. A run that
         diverged counts as infinitely bad from there on; a cross marks its last record.
     metric : str
         ``"kl"``, ``"exploitability"``, ``"gap0"``, ``"span"`` or ``"min_probability"``; what lies below rounding (1e-30, for
         ``"gap0"`` 1e-16) is not drawn.
     clock : str
-        ``"steps"``, ``"oracle_calls"`` or ``"queries"``. Where a method counts no oracle calls, all are drawn against steps.
+        ``"steps"``, ``"oracle_calls"`` or ``"queries"``. Where a method counts no oracle calls, all are drawn against steps;
+        flows are drawn against time.
     rates : bool
         Whether to draw the proven ``factor^t KL(π*‖π_0)`` of a trajectory that has it, dashed in its colour; ``"kl"`` only.
     scale : str
@@ -98,7 +99,7 @@ def convergence(
                 {"marker": marker_of(trajectory.dynamics), "markevery": (0.03 + 0.025 * (k % 7), 0.17)} if len(chosen) > 1 else {}
             )
             spans.append(_draw_curve(axes, trajectory, metric, clock, **look, **spots))
-            if rates and metric == "kl" and trajectory.proven_factor is not None:
+            if rates and metric == "kl" and isinstance(trajectory, Trajectory) and trajectory.proven_factor is not None:
                 spans.append(_draw_rate(axes, trajectory, clock, trajectory.proven_factor, look["color"]))
         _scale_clock(axes, scale, spans)
         low, high = axes.get_ylim()
@@ -110,7 +111,7 @@ def convergence(
     return axes
 
 
-def _draw_curve(axes: Any, trajectory: Trajectory, metric: str, clock: str, **look: Any) -> Array:
+def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look: Any) -> Array:
     """Draw median and band of a metric, and where runs diverged; return the times at which there is a median to see."""
     times, values = getattr(trajectory, clock), trajectory.metric(metric)
     finite = np.abs(values) <= _CEILING
@@ -144,13 +145,18 @@ def _draw_rate(axes: Any, trajectory: Trajectory, clock: str, factor: float, col
     return np.asarray(times[np.isfinite(bound)])
 
 
-def _clock(trajectories: Sequence[Trajectory], clock: str) -> tuple[str, str]:
+def _clock(trajectories: Sequence[Records], clock: str) -> tuple[str, str]:
     """Return the clock that all trajectories have, and its axis label."""
     ensure_choice("clock", clock, CLOCKS)
-    uncounted = [t.dynamics for t in trajectories if np.isnan(getattr(t, clock)).any()]
+    runs = [item for item in trajectories if isinstance(item, Trajectory)]
+    if not runs:
+        return "times", _CLOCK_WORDS["times"]
+    if len(runs) < len(trajectories):
+        raise InputError("trajectories holds flows, drawn against time, and others, drawn against steps; draw them apart")
+    uncounted = [t.dynamics for t in runs if np.isnan(getattr(t, clock)).any()]
     if uncounted:
         return "steps", f"{_CLOCK_WORDS['steps']}  ({uncounted[0]} counts no {_CLOCK_WORDS[clock].lower()})"
-    if clock == "queries" and not any(t.queries.any() for t in trajectories):
+    if clock == "queries" and not any(t.queries.any() for t in runs):
         raise InputError("clock = 'queries' shows nothing: with exact feedback no queries are made; use 'oracle_calls'")
     return clock, _CLOCK_WORDS[clock]
 
@@ -167,7 +173,7 @@ def _scale_clock(axes: Any, scale: str, spans: Sequence[Array]) -> None:
         axes.set_xlim(-0.02 * max(ends), 1.02 * max(ends))
 
 
-def _keys(axes: Any, trajectories: Sequence[Trajectory]) -> list[Any]:
+def _keys(axes: Any, trajectories: Sequence[Records]) -> list[Any]:
     """Return the legend entries: the methods, and what band, dashes and crosses mean where they occur."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import DataError, InputError, ensure_choice
-from nlhfsim.trajectory import Trajectory
+from nlhfsim.flow import Flow
+from nlhfsim.trajectory import Records
 
 SINGLE, DOUBLE = 3.4, 7.0
 """Widths of a figure in inches: one column, two columns."""
@@ -101,7 +102,7 @@ def narrow(labels: Iterable[str]) -> bool:
     return max(map(len, labels)) <= 23
 
 
-def looks_of(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:
     """Return colour, line style and label of each trajectory; no two of one colour look alike (up to four)."""
     looks: list[dict[str, Any]] = []
     short = [_label(t, 1) for t in trajectories]
@@ -114,11 +115,11 @@ def looks_of(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
     return looks
 
 
-def _label(trajectory: Trajectory, count: int | None) -> str:
+def _label(trajectory: Records, count: int | None) -> str:
     """Return the method and its first `count` parameters, the step size before others."""
     values = {name: f"{v:.3g}" if isinstance(v, (int, float)) else str(v) for name, v in trajectory.params.items()}
     shown = [f"{_SYMBOLS.get(name, name.replace('_', ' '))}={value}" for name, value in list(values.items())[:count]]
-    return ", ".join([trajectory.dynamics, *shown])
+    return ", ".join([trajectory.dynamics + " flow" * isinstance(trajectory, Flow), *shown])
 
 
 def colour_of(name: str) -> str:
@@ -132,10 +133,10 @@ def marker_of(name: str) -> str:
     return _MARKERS[place % len(_MARKERS)]
 
 
-def ensure_trajectories(trajectories: Any, least: int = 1) -> list[Trajectory]:
-    chosen = [trajectories] if isinstance(trajectories, Trajectory) else list(trajectories)
-    if len(chosen) < least or not all(isinstance(item, Trajectory) for item in chosen):
-        raise InputError("trajectories must hold at least one Trajectory, and nothing else")
+def ensure_trajectories(trajectories: Any, least: int = 1) -> list[Records]:
+    chosen = [trajectories] if isinstance(trajectories, Records) else list(trajectories)
+    if len(chosen) < least or not all(isinstance(item, Records) for item in chosen):
+        raise InputError("trajectories must hold at least one Trajectory or Flow, and nothing else")
     return chosen
 
 

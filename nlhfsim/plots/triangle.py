@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, InputError, ensure_choice
+from nlhfsim.errors import Array, InputError
+from nlhfsim.flow import with_flow
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.plots.style import SINGLE, axes_or_new, ensure_trajectories, legend, looks_of, style
 from nlhfsim.simplex import expect
-from nlhfsim.trajectory import Trajectory
-
-FIELDS = ("SelfPlayPG", "NaturalPG")
-"""Methods whose flow `phase_portrait` can draw."""
+from nlhfsim.trajectory import Records
 
 
 def phase_portrait(
     game: PreferenceGame,
-    trajectories: Trajectory | Sequence[Trajectory] = (),
+    trajectories: Records | Sequence[Records] = (),
     *,
     equilibrium: Equilibrium | None = None,
     path: Sequence[Equilibrium] | None = None,
-    field: str | None = None,
+    field: Any = None,
     ax: Any = None,
 ) -> Any:
     """Draw policies of a game with three actions as points of the triangle, and return the (ternary) axes.
@@ -33,15 +31,15 @@ def phase_portrait(
     ----------
     game : PreferenceGame
         Three actions, one context.
-    trajectories : Trajectory or sequence of Trajectory
+    trajectories : Trajectory, Flow, or sequence of either
         Runs on that game that kept all policies: a curve each, with a dot at every record and a ring at the start.
     equilibrium : Equilibrium, optional
         A star.
     path : sequence of Equilibrium, optional
         The equilibria at several β, from `nlhfsim.solve_path`: a grey line.
-    field : str, optional
-        Arrows, all of one length, along the flow of ``"NaturalPG"``, ``π̇ = π∘(u - ⟨π, u⟩)`` with ``u = Aπ - β log(π/ρ)``, or
-        of ``"SelfPlayPG"``, ``π̇ = J(π) J(π) u``.
+    field : Dynamics, factory or str, optional
+        Arrows, all of one length, along the flow of a method that has one (see `nlhfsim.flow`): of ``"NaturalPG"``, ``π̇ =
+        π∘(u - ⟨π, u⟩)`` with ``u = Aπ - β log(π/ρ)``, of ``"SelfPlayPG"``, ``π̇ = J(π) J(π) u``, …
     ax : mpltern axes, optional
         From ``figure.add_subplot(projection="ternary")``. Default: a new figure, one column wide.
 
@@ -55,7 +53,7 @@ def phase_portrait(
     with style():
         axes = axes_or_new(ax, (SINGLE, 2.85 + 0.15 * (len(chosen) + (path is not None))), "compressed", projection="ternary")
         if field is not None:
-            _draw_field(axes, game, ensure_choice("field", field, FIELDS))
+            _draw_field(axes, game, field)
         if path is not None:
             points = np.stack([item.policy for item in path])
             axes.plot(*points.T, "-", color="0.45", linewidth=1.6, label="equilibria over β")
@@ -69,7 +67,7 @@ def phase_portrait(
     return axes
 
 
-def _draw_orbit(axes: Any, trajectory: Trajectory, **look: Any) -> None:
+def _draw_orbit(axes: Any, trajectory: Records, **look: Any) -> None:
     assert trajectory.log_policies is not None
     for run, policies in enumerate(np.exp(trajectory.log_policies)):
         named = look if run == 0 else look | {"label": None}
@@ -89,15 +87,15 @@ def _draw_corners(axes: Any, labels: Sequence[str]) -> None:
         axes.text(*(corner + 0.04 * (corner - 1 / 3)), name, ha="center", va=place, parse_math=False)
 
 
-def flow(game: PreferenceGame, policies: Array, method: str) -> Array:
-    """Return dπ/dt of the flow of a method of `FIELDS` at policies ``(..., n)`` inside the simplex."""
-    slope = game.advantage(policies) - game.beta * (np.log(policies) - game.log_reference)
-    if method == "SelfPlayPG":
-        slope = policies * (slope - expect(policies, slope))
-    return np.asarray(policies * (slope - expect(policies, slope)))
+def flow(game: PreferenceGame, policies: Array, method: Any) -> Array:
+    """Return dπ/dt of the flow of a method at policies ``(..., n)`` inside the simplex of a game with one context."""
+    dynamics = with_flow(method)
+    assert dynamics.method.flow is not None
+    velocity = dynamics.method.flow(game.contexts[0], dynamics.params, np.log(policies))
+    return np.asarray(policies * (velocity - expect(policies, velocity)))
 
 
-def _draw_field(axes: Any, game: PreferenceGame, method: str, cells: int = 17) -> None:
+def _draw_field(axes: Any, game: PreferenceGame, method: Any, cells: int = 17) -> None:
     grid = np.array([(i, j, cells - i - j) for i in range(1, cells) for j in range(1, cells - i)]) / cells
     moves = flow(game, grid, method)
     lengths = np.linalg.norm(moves, axis=1, keepdims=True)
@@ -106,17 +104,17 @@ def _draw_field(axes: Any, game: PreferenceGame, method: str, cells: int = 17) -
     axes.quiver(*grid.T, *arrows.T, color="0.65", pivot="mid", scale=24, zorder=0, **shape)
 
 
-def _ensure_triangle(game: PreferenceGame, trajectories: Sequence[Trajectory], equilibrium: Any, ax: Any) -> None:
+def _ensure_triangle(game: PreferenceGame, trajectories: Sequence[Records], equilibrium: Any, ax: Any) -> None:
     if game.n != 3 or game.batched:
         what = f"{game.n} actions" + (" in a game with contexts" if game.batched else "")
         raise InputError(
             f"game has {what}; a phase portrait needs three actions and one context (see game.restrict, game.context)"
         )
     for item in [*trajectories, *([] if equilibrium is None else [equilibrium])]:
-        name = item.dynamics if isinstance(item, Trajectory) else "equilibrium"
+        name = item.dynamics if isinstance(item, Records) else "equilibrium"
         if item.fingerprint != game.fingerprint:
             raise InputError(f"{name} is of another game; a phase portrait shows one game")
-        if isinstance(item, Trajectory) and item.log_policies is None:
+        if isinstance(item, Records) and item.log_policies is None:
             raise InputError(f"the trajectory of {name} kept no policies; run it with keep_policies='all'")
     if ax is not None and not hasattr(ax, "set_tlabel"):
         raise InputError("ax must be ternary, from figure.add_subplot(projection='ternary') after importing mpltern")

@@ -22,13 +22,21 @@ class Answer:
     method, words : str
         The solver's name, and its own words on how it went.
     face_dimension : int or None
-        Dimension of the set of equilibria; None where the solver failed.
+        Dimension of the set of equilibria; None where it is not known.
+    unique : bool or None
+        Whether the equilibrium is the only one. Default: whether the dimension is 0.
     """
 
     log_policy: Array
     method: str
     words: str
     face_dimension: int | None = 0
+    unique: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Let a known dimension say whether the equilibrium is unique."""
+        if self.face_dimension is not None:
+            object.__setattr__(self, "unique", self.face_dimension == 0)
 
 
 def tolerance(beta: float) -> float:
