@@ -15,7 +15,7 @@ import numpy as np
 
 import nlhfsim as nl
 from benchmarks._measure import DisagreementError, Floats, Report
-from benchmarks.solvers import residual
+from benchmarks.solvers import exploitability, residual
 
 COLUMNS = 8
 BETA = 0.1
@@ -37,10 +37,12 @@ def run(*, quick: bool, out: Path, sizes: Sequence[int] | None = None) -> Report
             "game_s": "make, s",
             "solve_s": "solve β = 0.1, s",
             "step_us": "a step, µs",
+            "solve_at_zero_s": "solve β = 0, s",
             "megabytes": "peak MB",
             "base_megabytes": "of it before the game",
             "dense_megabytes": "the n × n matrix, MB",
             "residual": "log-ratio residual",
+            "exploitability_at_zero": "E_0 at β = 0",
             "note": "note",
         },
         settings={"columns": COLUMNS, "beta": BETA, "steps": STEPS, "dense": dense},
@@ -61,7 +63,7 @@ def run(*, quick: bool, out: Path, sizes: Sequence[int] | None = None) -> Report
 def is_dense() -> bool:
     """Return whether `nl.games.random_low_rank` makes a matrix."""
     payoff = nl.games.random_low_rank(1000, COLUMNS, 0, beta=BETA).contexts[0].payoff
-    return any(np.size(part) >= 1000 * 1000 for part in payoff)
+    return any(getattr(part, "size", 0) >= 1000 * 1000 for part in payoff)
 
 
 def _in_own_process(n: int) -> dict[str, Any]:
@@ -91,11 +93,15 @@ def measure(n: int) -> dict[str, Any]:
     first = time.perf_counter()
     trajectory = nl.simulate(game, nl.dynamics.MagneticMirrorDescent, 2 * STEPS, **options)
     second = time.perf_counter()
+    at_zero = nl.solve(game.with_beta(0.0))
+    last = time.perf_counter()
     row: dict[str, Any] = {
         "game_s": made - begin,
         "solve_s": solved - made,
         "simulate_s": first - solved,
         "step_us": 1e6 * max(0.0, (second - first) - (first - solved)) / STEPS,
+        "solve_at_zero_s": last - second,
+        "exploitability_at_zero": at_zero.exploitability,
         "megabytes": _peak_megabytes(),
         "base_megabytes": base,
         "residual": equilibrium.residual,
@@ -103,11 +109,15 @@ def measure(n: int) -> dict[str, Any]:
     }
     # The matrix is built for the check, after the peak was read.
     if n <= LARGEST_DENSE:
-        row["residual"] = residual(np.array(game.advantages), np.log(game.reference), BETA, np.array(equilibrium.log_policy))
+        advantages = np.array(game.advantages)
+        row["exploitability_at_zero"] = exploitability(advantages, np.array(at_zero.policy))
+        row["residual"] = residual(advantages, np.log(game.reference), BETA, np.array(equilibrium.log_policy))
     elif equilibrium.status != "certified":
         row["disagreement"] = f"the equilibrium is {equilibrium.status}: {equilibrium.solver_status}"
     if row["residual"] is None or row["residual"] > 1e-11:
         row["disagreement"] = f"the equilibrium has a log-ratio residual of {row['residual']}"
+    if at_zero.status != "certified":
+        row["disagreement"] = f"the equilibrium at β = 0 is {at_zero.status}: {at_zero.solver_status}"
     distances: Floats = trajectory.kl[0]
     if not distances[-1] <= distances[0]:
         row["disagreement"] = f"KL to the equilibrium grew from {distances[0]} to {distances[-1]}"

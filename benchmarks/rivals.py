@@ -30,8 +30,10 @@ class Problem(NamedTuple):
         A, skew, shape ``(n, n)``.
     log_reference : numpy.ndarray
         log ρ, shape ``(n,)``.
-    beta, step_size : float
-        β and γ.
+    beta : float
+        β.
+    step_size : float or numpy.ndarray
+        γ, or one for each run, shape ``(runs, 1)``.
     start : numpy.ndarray
         Log-policies to start at, shape ``(n,)`` or ``(runs, n)``.
     """
@@ -39,11 +41,11 @@ class Problem(NamedTuple):
     advantages: Floats
     log_reference: Floats
     beta: float
-    step_size: float
+    step_size: Any
     start: Floats
 
     @property
-    def shrink(self) -> float:
+    def shrink(self) -> Any:
         """1/(1 + γβ), what a mirror step leaves of log π."""
         return 1 / (1 + self.step_size * self.beta)
 
@@ -100,7 +102,8 @@ def gradient_truth(asked: Problem, n_steps: int) -> Floats:
 def nlhfsim_runs(asked: Problem, method: str = "MagneticMirrorDescent", compiled: bool = True) -> Run:
     """This package, through its front door."""
     game = nl.PreferenceGame(asked.advantages + 0.5, asked.beta, np.exp(asked.log_reference))
-    dynamics = getattr(nl.dynamics, method)(step_size=asked.step_size)
+    step_size = asked.step_size if np.ndim(asked.step_size) == 0 else np.ravel(asked.step_size)
+    dynamics = getattr(nl.dynamics, method)(step_size=step_size)
     start = np.exp(asked.start)
     quiet: dict[str, Any] = {"equilibrium": False, "keep_policies": False, "compiled": compiled}
 
