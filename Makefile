@@ -9,21 +9,24 @@ BIN := $(VENV)/bin
 KEY := $(shell { cat setup.cfg pyproject.toml; echo '$(subst ','\'',$(CURDIR))' '$(PYTHON)'; } | cksum | cut -d ' ' -f 1)
 CORE := $(VENV)/.ready-core-$(KEY)
 TEST := $(VENV)/.ready-test-$(KEY)
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.ready-peers-$(KEY)
 SOURCES := $(wildcard nlhfsim tests benchmarks)
 WORKERS ?= 2
-OUT ?= demo-output
+DEMO_OUT := $(or $(OUT),demo-output)
+BENCHMARKS_OUT := $(or $(OUT),benchmark-output)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest coverage package clean always
+.PHONY: help demo test lint pytest coverage benchmarks package clean always
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(CORE) ## run the demonstration; its figures go to demo-output (OUT=…)
-	$(BIN)/nlhfsim demo --out $(OUT)
+	$(BIN)/nlhfsim demo --out $(DEMO_OUT)
 
 test: lint pytest ## lint, then run every test and every documented example
 
@@ -38,6 +41,9 @@ pytest: $(TEST) ## run the tests and the documented examples (WORKERS=…)
 coverage: $(TEST) ## run the tests with the compiler off, and show the lines that none reaches
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report term-missing
 
+benchmarks: $(PEERS) ## time the package beside others (PARTS=…, QUICK=1); results go to benchmark-output (OUT=…)
+	$(PEERS_VENV)/bin/python -m benchmarks $(PARTS) $(if $(QUICK),--quick) --out $(BENCHMARKS_OUT)
+
 package: $(TEST) ## build the sdist and the wheel, install the wheel elsewhere and try it
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' HUP INT TERM && \
 	$(BIN)/python -m build --outdir "$$work/dist" . > "$$work/log" 2>&1 || { cat "$$work/log"; exit 1; } && \
@@ -51,7 +57,7 @@ package: $(TEST) ## build the sdist and the wheel, install the wheel elsewhere a
 	echo "nlhfsim $$version: the sdist and the wheel are complete, and the installed wheel works"
 
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(PEERS_VENV) $(DEMO_OUT) $(BENCHMARKS_OUT) build dist *.egg-info .pytest_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORE):
@@ -68,6 +74,12 @@ $(TEST): $(CORE)
 	@rm -f $(VENV)/.ready-*
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(CORE) $@
+
+# The rivals get an environment of their own, so that the checks above never see them.
+$(PEERS): | $(CORE)
+	set -ex; rm -rf $(PEERS_VENV); $(BIN)/python -m venv $(PEERS_VENV); \
+	$(PEERS_VENV)/bin/python -m pip install --quiet --editable '.[peers]'
+	@touch $@
 
 # The Python below an old environment may be gone.
 ifeq ($(wildcard $(BIN)/python),)

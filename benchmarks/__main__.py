@@ -1,0 +1,69 @@
+"""The command ``python -m benchmarks [PART ...] [--quick] [--out DIR]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+PARTS = {
+    "steps": "cost of one exact step, beside hand-written loops, JAX, torch and OpenSpiel",
+    "runs": "128 runs at once beside one run, JAX and NumPy",
+    "equilibria": "equilibria of games of up to 5000 actions, beside LP and conic solvers and game-theory libraries",
+    "low_rank": "time and memory on low-rank games of up to a million actions",
+    "section4": "oracle calls of six methods, beside the figures of the theory notes",
+    "latency": "how long a first result takes, beside importing JAX and torch",
+    "figure": "cost against size, drawn from the results of steps and equilibria",
+}
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "NPROC": "1",
+    "JAX_PLATFORMS": "cpu",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts that are asked for; return 1 if a contestant disagrees with the right answer, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Time nlhfsim beside other libraries, one thread each; every number is checked before its time is reported.",
+        epilog="parts: " + "; ".join(f"{name}: {words}" for name, words in PARTS.items()),
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats, to see that everything works")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-output"), metavar="DIR", help="folder for the results")
+    parser.add_argument("--core", type=int, metavar="K", help="keep to this core; worth it on an idle machine only")
+    options = parser.parse_args(arguments)
+    chosen = [name.replace("-", "_") for name in options.parts] or list(PARTS)
+    for name in chosen:
+        if name not in PARTS:
+            parser.error(f"PART = {name!r} must be one of {', '.join(PARTS)}")
+    # Libraries read these when they are first imported, which is why no part is imported above.
+    os.environ.update(_ONE_THREAD)
+    if options.core is not None:
+        os.sched_setaffinity(0, {options.core})
+    measure = importlib.import_module("benchmarks._measure")
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for name in chosen:
+        try:
+            with measure.one_blas_thread():
+                report = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick, out=options.out)
+        except measure.DisagreementError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        measure.write(report, options.out, quick=options.quick)
+        print(measure.as_markdown(report), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The benchmarks check what they time, say what is missing, and write complete results; tiny sizes, and no rival is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nlhfsim as nl
+from benchmarks import __main__ as command
+from benchmarks import (
+    _measure,
+    equilibria,
+    first_passages,
+    handwritten,
+    latency,
+    low_rank,
+    rivals,
+    runs,
+    section4,
+    solvers,
+    steps,
+)
+from benchmarks._measure import NOT_INSTALLED, DisagreementError, Floats, Report
+from benchmarks.rivals import NotInstalledError, Problem, Run
+
+MACHINE = {"cpu", "cores", "python", "versions", "blas", "threads", "date", "commit", "load_average"}
+
+
+def missing(*_arguments: Any) -> Any:
+    """A rival that is not there."""
+    raise NotInstalledError("nothing")
+
+
+def plain(asked: Problem) -> Run:
+    """The package without the compiler, which would take a second of this test."""
+    return rivals.nlhfsim_runs(asked, compiled=False)
+
+
+def wrong(make: Callable[[Problem], Run]) -> Callable[[Problem], Run]:
+    """Break a contestant: γ off by one in a thousand."""
+    return lambda asked: make(asked._replace(step_size=1.001 * asked.step_size))
+
+
+NUMPY = steps.Contestant("NumPy", handwritten.numpy_closed_form)
+FEW = (
+    steps.Contestant(steps.OURS, plain),
+    NUMPY,
+    steps.Contestant("absent", missing),
+    steps.Contestant("slow", missing, largest=2, why="too slow"),
+)
+
+
+def test_steps_are_timed_beside_what_is_there_and_say_what_is_not(tmp_path: Path) -> None:
+    report = steps.run(quick=True, out=tmp_path, sizes=(3,), contestants=FEW)
+    ours, by_numpy, absent, slow = report.rows
+    assert ours["error"] <= steps.TOLERANCE and by_numpy["error"] <= steps.TOLERANCE
+    assert absent["note"] == NOT_INSTALLED and absent["us_min"] is None
+    assert slow["note"] == "not run: too slow"
+
+
+@pytest.mark.parametrize("compiled", [handwritten.numba_loops, handwritten.numba_blas])
+def test_loops_by_hand_are_right(compiled: Callable[[Problem], Run]) -> None:
+    asked = rivals.problem(5)
+    np.testing.assert_allclose(compiled(asked)(20), rivals.mirror_truth(asked, 20), atol=1e-12)
+
+
+def test_truths_are_those_of_the_definitions() -> None:
+    # At the fixed point of either law nothing moves; away from it the first step is the one worked out here by hand.
+    cycle = np.array([[0.0, 0.5, -0.5], [-0.5, 0.0, 0.5], [0.5, -0.5, 0.0]])
+    flat = np.full(3, -np.log(3))
+    at_rest = Problem(cycle, flat, 0.1, 0.5, flat)
+    start = np.log([0.5, 0.25, 0.25])
+    moved = at_rest._replace(start=start, beta=0.0)
+    gain = np.array([0.0, -0.125, 0.125])
+    for truth in (rivals.mirror_truth, rivals.gradient_truth):
+        np.testing.assert_allclose(truth(at_rest, 3), flat, atol=1e-14)
+    mirror = start + 0.5 * gain
+    np.testing.assert_allclose(rivals.mirror_truth(moved, 1), mirror - np.log(np.exp(mirror).sum()), atol=1e-14)
+    gradient = start + 0.5 * np.exp(start) * gain  # the mean gain is zero, as everywhere at β = 0
+    np.testing.assert_allclose(rivals.gradient_truth(moved, 1), gradient - np.log(np.exp(gradient).sum()), atol=1e-14)
+
+
+def test_a_broken_step_is_caught(tmp_path: Path) -> None:
+    broken = (NUMPY, steps.Contestant("broken", wrong(handwritten.numpy_closed_form)))
+    with pytest.raises(DisagreementError, match="broken at n = 3 differs from the right answer"):
+        steps.run(quick=True, out=tmp_path, sizes=(3,), contestants=broken)
+
+
+def test_a_step_that_is_not_finite_or_of_another_shape_is_caught() -> None:
+    with pytest.raises(DisagreementError, match="nan"):
+        _measure.ensure_agreement("x", [np.nan], [0.0], 1.0)
+    with pytest.raises(DisagreementError, match="shape"):
+        _measure.ensure_agreement("x", [0.0, 0.0], [0.0], 1.0)
+
+
+def test_runs_are_compared_and_a_broken_batch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "RUNS", 4)
+    several = {"NumPy": handwritten.numpy_closed_form, "absent": missing}
+    report = runs.run(quick=True, out=tmp_path, sizes=(3,), contestants=several)
+    assert report.rows[0]["per_second"] > 0 and report.rows[1]["note"] == NOT_INSTALLED
+    with pytest.raises(DisagreementError, match="broken"):
+        runs.run(quick=True, out=tmp_path, sizes=(3,), contestants={"broken": wrong(handwritten.numpy_closed_form)})
+
+
+def test_a_batch_of_the_package_is_right() -> None:
+    one = rivals.problem(4)
+    asked = one._replace(start=np.stack([one.start, one.log_reference]))
+    np.testing.assert_allclose(plain(asked)(20), rivals.mirror_truth(asked, 20), atol=1e-12)
+
+
+def test_equilibria_are_certified_and_rivals_that_fail_are_not_compared(tmp_path: Path) -> None:
+    def uniform(advantages: Floats) -> Floats:
+        return np.full(len(advantages), 1 / len(advantages))
+
+    def silent(*_arguments: Any) -> Floats:
+        raise solvers.NoAnswerError("gave up")
+
+    at_zero = {
+        equilibria.OURS: equilibria.AT_ZERO[equilibria.OURS],
+        "wrong": equilibria.Solver(uniform),
+        "silent": equilibria.Solver(silent),
+        "absent": equilibria.Solver(missing),
+    }
+    ours = {equilibria.OURS: equilibria.REGULARIZED[equilibria.OURS]}
+    report = equilibria.run(quick=True, out=tmp_path, sizes=(6,), at_zero=at_zero, regularized=ours)
+    tournament = {row["contestant"]: row for row in report.rows if row["game"] == "total order"}
+    assert tournament[equilibria.OURS]["exploitability"] <= equilibria.EXACT
+    assert tournament["wrong"]["note"] == "not solved" and "over_ours" not in tournament["wrong"]
+    assert tournament["silent"]["note"] == "no answer: gave up" and tournament["absent"]["note"] == NOT_INSTALLED
+    assert {row["beta"] for row in report.rows} == {0.0, *equilibria.BETAS}
+
+
+def test_an_equilibrium_of_ours_that_is_wrong_is_caught(tmp_path: Path) -> None:
+    def rough(*asked: Any) -> Floats:
+        return np.log(np.exp(solvers.nlhfsim_regularized(*asked)) + 1e-9)
+
+    with pytest.raises(DisagreementError, match="reaches exploitability"):
+        broken = {equilibria.OURS: equilibria.Solver(rough)}
+        equilibria.run(quick=True, out=tmp_path, sizes=(6,), at_zero={}, regularized=broken)
+
+
+def test_the_recomputed_certificates_are_those_of_the_package() -> None:
+    game = nl.games.random_game(5, 3, beta=0.2, reference=nl.games.random_reference(5, 4))
+    advantages, log_reference, policy = game.advantages, np.log(game.reference), nl.games.random_reference(5, 5)
+    found = solvers.regularized_exploitability(advantages, log_reference, 0.2, np.log(policy))
+    assert found == pytest.approx(nl.exploitability(game, policy), rel=1e-12)
+    assert solvers.exploitability(advantages, policy) == pytest.approx(nl.exploitability(game, policy, regularized=False))
+    assert solvers.residual(advantages, log_reference, 0.2, nl.solve(game).log_policy) < 1e-13
+
+
+@pytest.mark.parametrize("name", [*section4.METHODS, section4.EXTRAPOLATED])
+def test_first_passages_agree_with_plain_numpy(name: str) -> None:
+    games = section4.games_of("random", 0.1, count=2)
+    dynamics = section4.method(name, 1.0)
+    right = first_passages.passages(games, name, [1.0], section4.THRESHOLDS, 40)[:, 0]
+    found = section4.simulated_passages(games, dynamics, 40)
+    section4.ensure_same(name, found, right)
+    with pytest.raises(DisagreementError, match="plain NumPy"):
+        section4.ensure_same(name, np.where(np.isinf(found), 40, found + 2), right)
+
+
+def test_low_rank_sizes_are_skipped_while_the_form_is_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "is_dense", lambda: True)
+    [row] = low_rank.run(quick=True, out=tmp_path, sizes=(1_000_000,)).rows
+    assert row["note"].startswith("not run: the form is dense")
+
+
+def test_latency_reports_what_is_missing_and_catches_a_program_that_fails(tmp_path: Path) -> None:
+    programs = {"python": ("", "pass"), "absent": ("open_spiel", "pass")}
+    report = latency.run(quick=True, out=tmp_path, programs=programs)
+    assert report.rows[0]["s_min"] > 0
+    assert report.rows[1]["s_min"] is not None or report.rows[1]["note"] == NOT_INSTALLED
+    with pytest.raises(DisagreementError, match="wrong failed: AssertionError"):
+        latency.run(quick=True, out=tmp_path, programs={"wrong": ("", "assert False")})
+
+
+def test_results_say_everything_about_the_machine(tmp_path: Path) -> None:
+    report = Report("part", "Title", {"name": "name", "value": "value"})
+    report.rows = [{"name": "a", "value": 0.5}, {"name": "b", "value": float("inf"), "array": [np.float64(1.0)]}]
+    report.aim("at most 1", 2.0, 1.0)
+    _measure.write(report, tmp_path, quick=True)
+    written = json.loads((tmp_path / "part.json").read_text())
+    assert written["machine"].keys() >= MACHINE and written["machine"]["versions"]["numpy"] == np.__version__
+    assert written["rows"][1] == {"name": "b", "value": "infinity", "array": [1.0]}
+    assert written["targets"] == [{"target": "at most 1", "measured": 2.0, "limit": 1.0, "met": False}]
+    text = (tmp_path / "part.md").read_text()
+    assert "| b    | never |" in text and "MISSED: at most 1: 2" in text
+
+
+def test_the_command_refuses_an_unknown_part_and_fails_on_a_disagreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def disagree(*, quick: bool, out: Path) -> Report:
+        raise DisagreementError("somebody differs")
+
+    monkeypatch.setattr(command, "_ONE_THREAD", {})
+    with pytest.raises(SystemExit):
+        command.main(["nothing", "--out", str(tmp_path)])
+    assert "must be one of steps, runs" in capsys.readouterr().err
+    monkeypatch.setattr(steps, "run", disagree)
+    assert command.main(["steps", "--out", str(tmp_path)]) == 1
+    assert "steps: somebody differs" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
