@@ -250,9 +250,41 @@ def test_a_broken_newton_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_interior_point_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the central path stops early, the certificate says so."""
     real = interior_point_module._central_path
-    monkeypatch.setattr(interior_point_module, "_central_path", lambda matrix, max_iterations=100: real(matrix, 2))
+    monkeypatch.setattr(interior_point_module, "_central_path", lambda matrix, weights: real(matrix, weights, 2))
     found = nl.solve(nl.games.random_game(9, 1, beta=0.0))
     assert found.status == "failed" and found.unique is None
+
+
+def repeated(seed: int) -> Floats:
+    """The advantages of a random tournament whose actions occur one to four times, in random order."""
+    rng = np.random.default_rng(seed)
+    kinds = np.repeat(np.arange(7), rng.integers(1, 5, 7))
+    kinds = rng.permutation(kinds)
+    return np.asarray(nl.games.random_game(7, seed, "zero-one").advantages[np.ix_(kinds, kinds)])
+
+
+DEGENERATE: dict[str, Floats] = {
+    "ties": np.zeros((6, 6)),
+    "disjoint cycles": np.kron(np.eye(4), [[0, 0.5, -0.5], [-0.5, 0, 0.5], [0.5, -0.5, 0]]),
+    "unequal cycles": np.kron(np.eye(3), [[0, 0.5, -0.25], [-0.5, 0, 0.5], [0.25, -0.5, 0]]),
+    "cycles of pairs": np.kron([[0, 0.5, -0.5], [-0.5, 0, 0.5], [0.5, -0.5, 0]], np.ones((2, 2))),
+    **{f"repeated {seed}": repeated(seed) for seed in range(6)},
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_repeated_and_tied_actions_keep_centre_and_dimension(name: str) -> None:
+    """Solved with equal actions as one, the centre is that of the whole central path, the dimension that of the face itself."""
+    matrix = DEGENERATE[name]
+    found = nl.solve(nl.PreferenceGame(matrix + 0.5, 0.0))
+    assert found.status == "certified" and found.exploitability <= 1e-14
+    # A point of the whole path, no action merged, where the duality gap falls below 1e-8: near the centre, not yet drifting.
+    _, _, early, _ = interior_point_module._central_path(matrix + 0.0, np.ones(len(matrix)))
+    np.testing.assert_allclose(found.policy, early, rtol=0, atol=1e-6)
+    support = early > 1e-5
+    face = np.vstack([matrix[np.ix_(support, support)], np.ones(int(support.sum()))])
+    assert found.face_dimension == int(support.sum()) - np.linalg.matrix_rank(face)
+    assert found.unique is (found.face_dimension == 0)
 
 
 def test_a_failing_cvxpy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,26 +6,59 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, dense
 from nlhfsim.simplex import safe_log
 from nlhfsim.solvers import Answer
 
+Indices = npt.NDArray[np.int64]
+
 
 def solve_by_interior_point(context: Context) -> Answer:
-    """Return the centre of the set of von Neumann winners of one context, and the dimension of that set."""
+    """Return the centre of the set of von Neumann winners of one context, and the dimension of that set.
+
+    Actions that win and lose against all others alike are solved as one with a weight, the number of them.
+    """
     matrix = dense(context.payoff)
+    first, copies, counts = _distinct(matrix)
+    answer = _solved(np.ascontiguousarray(matrix[np.ix_(first, first)]), counts.astype(np.float64))
+    policy = (np.exp(answer.log_policy) / counts)[copies]
+    dimension = answer.face_dimension
+    if dimension is not None:
+        dimension += int((counts - 1)[np.exp(answer.log_policy) > 0].sum())
+    return Answer(safe_log(policy / policy.sum()), answer.method, answer.words, dimension)
+
+
+def _distinct(matrix: Array) -> tuple[Indices, Indices, Indices]:
+    """Return the first of each kind of equal rows, the kind of every row, and how many there are of each kind."""
+    # Rows are told apart by two fixed random sums, and compared in full where these agree.
+    marks = matrix @ np.random.default_rng(0).standard_normal((len(matrix), 2))
+    _, first, copies, counts = np.unique(marks, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    if (matrix == matrix[first[copies]]).all():
+        return first, copies.ravel(), counts
+    everything = np.arange(len(matrix))
+    return everything, everything, np.ones(len(matrix), dtype=np.int64)
+
+
+def _solved(matrix: Array, weights: Array) -> Answer:
+    """Solve for distinct actions; the centre is weighted."""
     scale = float(np.abs(matrix).max()) or 1.0
-    x, slack, early, iterations = _central_path(matrix / scale)
+    uniform = weights / weights.sum()
+    if np.abs(matrix @ uniform).max() <= 1e-16 * scale:
+        # Every action gains nothing against it, so it lies on the central path, at its end.
+        return Answer(safe_log(uniform), "interior-point", "interior point: 0 iterations", _face_dimension(matrix))
+    x, slack, early, iterations = _central_path(matrix / scale, weights)
     words = f"interior point: {iterations} iterations"
     support = x > slack  # strict complementarity: exactly one of x_i and s_i tends to zero
-    face = np.vstack([matrix[np.ix_(support, support)] / scale, np.ones(int(support.sum()))])
-    dimension = int(support.sum()) - int(np.linalg.matrix_rank(face, tol=1e-9))
+    on_face = matrix[np.ix_(support, support)] / scale
+    dimension = _face_dimension(on_face)
     candidates = [x, np.where(support, x, 0.0) / x[support].sum()]
     if dimension > 0:
         # Near the end rounding drifts along the face; an earlier point, projected onto the face, is closer to its centre.
-        target = np.append(np.zeros(int(support.sum())), 1.0)
+        face = np.vstack([on_face, np.ones(len(on_face))])
+        target = np.append(np.zeros(len(on_face)), 1.0)
         centre = np.zeros(len(x))
         centre[support] = early[support] + np.linalg.lstsq(face, target - face @ early[support], rcond=None)[0]
         candidates.append(np.maximum(centre, 0.0) / np.maximum(centre, 0.0).sum())
@@ -33,8 +66,23 @@ def solve_by_interior_point(context: Context) -> Answer:
     return Answer(safe_log(good[-1]), "interior-point", words, dimension)
 
 
-def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Array, Array, int]:
-    """Follow ``x_i s_i = μ``, ``s = v 1 - A x``, to μ = 0; A skew with entries of order 1.
+def _face_dimension(matrix: Array) -> int:
+    """Return the dimension of ``{x: Ax = 0, Σx = 1}`` for the advantages of actions that an equilibrium plays.
+
+    It is n - 1 less the rank of A: the solution has Σx = 1, so that equation does not follow from the others. Groups of actions
+    that tie with all outside the group have ranks of their own.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    scale = float(np.abs(matrix).max()) or 1.0
+    count, labels = connected_components(matrix != 0, directed=False)
+    groups = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count))[:-1])
+    ranks = [int(np.linalg.matrix_rank(matrix[np.ix_(g, g)] / scale, tol=1e-9)) for g in groups if len(g) > 1]
+    return len(matrix) - 1 - sum(ranks)
+
+
+def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> tuple[Array, Array, Array, int]:
+    """Follow ``x_i s_i = w_i μ``, ``s = v 1 - A x``, to μ = 0; A skew with entries of order 1, w the weights.
 
     Return x, s, the first x with a gap below 1e-8, and the number of iterations.
 
@@ -44,7 +92,7 @@ def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Arra
     import scipy.linalg
 
     n = len(matrix)
-    x = np.full(n, 1.0 / n)
+    x = weights / weights.sum()
     value = float((matrix @ x).max()) + 0.1
     slack = value - matrix @ x
     best, best_gap, stalled = (x, slack), float(x @ slack), 0
@@ -55,7 +103,7 @@ def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Arra
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
             factors = scipy.linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-        dx, dv, length = _predictor_corrector(matrix, factors, x, slack)
+        dx, dv, length = _predictor_corrector(matrix, factors, x, slack, weights)
         x = x + length * dx
         x, value = x / x.sum(), value + length * dv
         slack = np.maximum(value - matrix @ x, 1e-20)
@@ -72,7 +120,7 @@ def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Arra
     return *best, best[0] if early is None else early, iteration + 1
 
 
-def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array) -> tuple[Array, float, float]:
+def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array, weights: Array) -> tuple[Array, float, float]:
     """Return the direction (dx, dv) of one interior-point iteration and how far to go along it."""
     import scipy.linalg
 
@@ -86,12 +134,12 @@ def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array) ->
         dx = plain - dv * ones
         return dx, dv, dv - matrix @ dx
 
-    average = float(x @ slack) / n
+    average = float(x @ slack) / float(weights.sum())
     dx, _, ds = direction(np.zeros(n))
     length = min(1.0, _longest(x, dx), _longest(slack, ds))
-    predicted = float((x + length * dx) @ (slack + length * ds)) / n
+    predicted = float((x + length * dx) @ (slack + length * ds)) / float(weights.sum())
     centring = min(max(predicted / average, 0.0) ** 3, 1.0)
-    dx, dv, ds = direction(centring * average - dx * ds)
+    dx, dv, ds = direction(centring * average * weights - dx * ds)
     return dx, dv, min(1.0, 0.9995 * min(_longest(x, dx), _longest(slack, ds)))
 
 
