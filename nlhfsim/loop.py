@@ -24,7 +24,9 @@ from nlhfsim.trajectory import METRICS
 _LOGGER = logging.getLogger(__name__)
 _BLOCK = 2**20
 """Entries of the log-policies that are held at once for measuring."""
-_PORTION = 10**8
+_FEW = 256
+"""Below so many actions kernels go over runs in their inner loops."""
+_PORTION = 5 * 10**8
 """Multiplications that compiled code is given at once."""
 
 
@@ -105,7 +107,7 @@ class ContextRuns:
         self.log_policies = np.empty((self.runs, len(steps), self.n)) if keep else None
         self.values = {name: np.full((self.runs, len(steps)), np.nan) for name in METRICS}
         # Compiled code hears no interrupt, so it is given at most about half a second of work at a time.
-        self.portion = max(1, _PORTION // (self.runs * (_work(self.context) + 50) * sizes.per_step))
+        self.portion = max(1, _PORTION // (self.runs * _work(self.context, self.runs) * sizes.per_step))
         block = max(1, _BLOCK // (self.n * self.runs))
         done = 0
         for begin in range(0, len(steps), block):
@@ -151,8 +153,8 @@ class ContextRuns:
     def _call(self, live: list[int], sizes: Array, marks: npt.NDArray[np.int64], out: Array, first: int) -> int:
         """Let the loop do up to ``len(sizes)`` steps of the runs that are alive; return how many it did."""
         some = self.together and len(live) < self.runs
-        # A kernel overwrites the arrays it is given, and goes over neighbouring runs in its inner loops.
-        order: Any = "F" if self.in_place else "C"
+        # A kernel overwrites the arrays it is given; at few actions its inner loops go over runs, which are then neighbours.
+        order: Any = "F" if self.in_place and self.n < _FEW else "C"
         parts = (field[live] if some and np.ndim(field) else field for field in self.state)
         state = type(self.state)(*(np.array(part, order=order) if np.ndim(part) else part for part in parts))
         with np.errstate(all="ignore"):
@@ -178,10 +180,12 @@ def _merged(old: Any, new: Any, live: list[int]) -> Any:
     return whole
 
 
-def _work(context: Context) -> int:
-    """Return about how many multiplications a product with a policy takes."""
+def _work(context: Context, runs: int) -> int:
+    """Return about how many multiplications a step of one run takes; in a matrix-matrix product ten count as one."""
     n = len(context.log_reference)
-    return n * 4 * context.payoff.left.shape[1] if isinstance(context.payoff, LowRankPayoff) else n * n
+    if isinstance(context.payoff, LowRankPayoff):
+        return 4 * n * int(context.payoff.left.shape[1]) + 50
+    return n * n // (1 if runs < 8 else 10) + 50
 
 
 @contextmanager

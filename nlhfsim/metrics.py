@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.errors import Array, InputError, ensure_array, ensure_between, ensure_positive
-from nlhfsim.games.payoffs import Context
+from nlhfsim.games.payoffs import Context, advantage
 from nlhfsim.games.responses import context_exploitability, context_gap0
 from nlhfsim.simplex import kl_log, spread
 
@@ -24,10 +24,11 @@ def of_context(context: Context, log_policies: Array, log_equilibrium: Array | N
         if log_equilibrium is None
         else kl_log(np.broadcast_to(log_equilibrium, log_policies.shape), log_policies)
     )
+    gain = advantage(context.payoff, np.exp(log_policies))
     return {
         "kl": kl,
-        "exploitability": context_exploitability(context, log_policies),
-        "gap0": context_gap0(context, log_policies),
+        "exploitability": context_exploitability(context, log_policies, gain),
+        "gap0": context_gap0(context, log_policies, gain),
         "span": spread(log_policies - context.log_reference),
         "min_probability": np.exp(log_policies.min(axis=-1)),
     }

@@ -400,7 +400,11 @@ def test_the_optimum_and_its_numbers_match_their_definitions(family, equilibrium
     np.testing.assert_array_equal(found.reward, fit.scores)
     expected = oracles.penalized_argmax(oracles.numbers(fit.scores), [(game.beta, oracles.simplex(game.reference))])
     np.testing.assert_allclose(found.policy, np.array(expected, dtype=float), rtol=1e-9, atol=1e-300)
-    target, P, rho = oracles.simplex(equilibrium.policy), np.round(game.preferences * 2**40) / 2**40, oracles.simplex(game.reference)
+    target, P, rho = (
+        oracles.simplex(equilibrium.policy),
+        np.round(game.preferences * 2**40) / 2**40,
+        oracles.simplex(game.reference),
+    )
     even = sum(t * sum(P[i][j] * e for j, e in enumerate(expected)) for i, t in enumerate(target))
     assert found.preference_rate == pytest.approx(float(even), abs=1e-9)
     assert found.regularized_preference_rate == pytest.approx(float(0.5 + game.beta * oracles.kl(expected, target)), abs=1e-9)

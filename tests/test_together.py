@@ -15,7 +15,7 @@ import nlhfsim as nl
 from nlhfsim import dynamics, in_place
 from nlhfsim.errors import InputError
 from nlhfsim.games.payoffs import DensePayoff, advantage
-from nlhfsim.kernels import many, one
+from nlhfsim.kernels import many, one, rows
 from nlhfsim.simplex import log_softmax
 
 Floats = npt.NDArray[np.float64]
@@ -182,13 +182,13 @@ def test_compiled_products(n: int) -> None:
     game = nl.games.random_game(n, n, beta=0.1)
     matrix, policy = game.advantages, np.random.default_rng(n).dirichlet(np.ones(n))
     expected = np.array([sum(a * p for a, p in zip(row, policy)) for row in matrix])
-    for product in (one.product, one.skew_product, one.dense_advantage):
+    for product in (one.product, one.skew_product, one.dense):
         out = np.full(n, np.nan)
         product(out, matrix, policy)
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-15)
     left, right = np.random.default_rng(n).standard_normal((2, n, 3)) / 10
     out = np.full(n, np.nan)
-    one.low_rank_advantage(out, left, right, policy)
+    one.low_rank(out, left, right, policy)
     np.testing.assert_allclose(out, (left @ right.T - right @ left.T) @ policy, rtol=0, atol=1e-15)
 
 
@@ -201,7 +201,7 @@ def test_compiled_products_of_many_runs(n: int, runs: int, order: Any) -> None:
     policy = np.array(policies(n, runs), order=order)
     expected = np.array([[sum(a * p for a, p in zip(row, one_policy)) for row in game.advantages] for one_policy in policy])
     # With one run or one action the two orders are the same to Numba.
-    for product in (many.dense,) if policy.flags.c_contiguous else (many.product, many.neighbours_dense):
+    for product in (rows.dense,) if policy.flags.c_contiguous else (many.product, many.dense):
         out = np.full((runs, n), np.nan, order=order)
         product(out, game.advantages, policy)
         np.testing.assert_allclose(out, expected, rtol=0, atol=1e-15)
@@ -220,7 +220,7 @@ def test_primitives_in_place(shape: tuple[int, ...]) -> None:
         return np.asarray(values - np.log(np.exp(values).sum(axis=-1, keepdims=True)))
 
     moved = logits + step * policy * (slope - (policy * slope).sum(axis=-1, keepdims=True))
-    kernels_of = one if len(shape) == 1 else many
+    loops = [one] if len(shape) == 1 else [many, rows]
     both: dict[str, tuple[Any, Any, Floats]] = {
         "mirror": (in_place.mirror_to, (gain, step, 0.2, log_reference), normalized(logits + step * slope)),
         "prox": (
@@ -237,14 +237,14 @@ def test_primitives_in_place(shape: tuple[int, ...]) -> None:
         "exp_all": (in_place.exp_to, (), np.exp(logits)),
     }
     for name, (plain, arguments, expected) in both.items():
-        for function in (plain, getattr(kernels_of, name)):
+        for function in (plain, *(getattr(module, name) for module in loops)):
             out = np.empty(shape)
             function(out, logits, *arguments)
             np.testing.assert_allclose(out, expected, rtol=1e-14, atol=1e-14, err_msg=name)
             over = logits.copy()
             function(over, over, *arguments)
             np.testing.assert_allclose(over, expected, rtol=1e-14, atol=1e-14, err_msg=name)
-    for function in (in_place.ascend_to, kernels_of.ascend):
+    for function in (in_place.ascend_to, *(module.ascend for module in loops)):
         out = logits.copy()
         function(out, policy, gain.copy(), step, 0.2, log_reference)
         np.testing.assert_allclose(out, moved, rtol=0, atol=1e-14)

@@ -93,12 +93,16 @@ def advantage(payoff: Payoff, policy: Array) -> Array:
     SizeError
         If the form is a function of the pair and n is above `LARGEST_DENSE`: a product evaluates all n² pairs.
     """
+    # With more than two axes NumPy would multiply block by block.
+    rows = policy if policy.ndim <= 2 else policy.reshape(-1, policy.shape[-1])
     if isinstance(payoff, LowRankPayoff):
-        return np.asarray((policy @ payoff.right) @ payoff.left.T - (policy @ payoff.left) @ payoff.right.T)
-    if isinstance(payoff, PairwisePayoff):
+        gains = (rows @ payoff.right) @ payoff.left.T - (rows @ payoff.left) @ payoff.right.T
+    elif isinstance(payoff, PairwisePayoff):
         _ensure_small(payoff, "a product with a policy")
-        return np.concatenate([policy @ rows.T for rows in _rows(payoff)], axis=-1)
-    return np.asarray(policy @ payoff.matrix.T)
+        gains = np.concatenate([rows @ block.T for block in _rows(payoff)], axis=-1)
+    else:
+        gains = rows @ payoff.matrix.T
+    return np.asarray(gains.reshape(policy.shape))
 
 
 def dense(payoff: Payoff) -> Array:

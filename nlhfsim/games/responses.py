@@ -11,25 +11,27 @@ from nlhfsim.games.payoffs import Context, advantage
 from nlhfsim.simplex import kl_log, log_softmax, safe_log, spread
 
 
-def log_best_response(context: Context, log_policy: Array) -> Array:
-    """Return log BR(μ), ``BR(μ) ∝ ρ exp(Aμ/β)``, for log-policies ``(..., n)`` of one context with β > 0."""
-    return log_softmax(context.log_reference + advantage(context.payoff, np.exp(log_policy)) / context.beta)
+def log_best_response(context: Context, log_policy: Array, gain: Array | None = None) -> Array:
+    """Return log BR(μ), ``BR(μ) ∝ ρ exp(Aμ/β)``, for log-policies ``(..., n)`` of one context with β > 0; Aμ may be given."""
+    gain = advantage(context.payoff, np.exp(log_policy)) if gain is None else gain
+    return log_softmax(context.log_reference + gain / context.beta)
 
 
-def context_exploitability(context: Context, log_policy: Array) -> Array:
+def context_exploitability(context: Context, log_policy: Array, gain: Array | None = None) -> Array:
     """Return E_β(μ) of log-policies ``(..., n)`` in one context, shape ``(...)``; at β = 0 the gap ``max_y (Aμ)_y``.
 
-    For β > 0 it is computed as ``β KL(μ‖BR(μ))``, which is never negative and relatively accurate to 1e-30.
+    For β > 0 it is computed as ``β KL(μ‖BR(μ))``, which is never negative and relatively accurate to 1e-30. Aμ may be given.
     """
     if context.beta == 0:
-        return context_gap0(context, log_policy)
-    return np.asarray(context.beta * kl_log(log_policy, log_best_response(context, log_policy)))
+        return context_gap0(context, log_policy, gain)
+    return np.asarray(context.beta * kl_log(log_policy, log_best_response(context, log_policy, gain)))
 
 
-def context_gap0(context: Context, log_policy: Array) -> Array:
-    """Return the unregularized exploitability ``E_0(μ) = max_y (Aμ)_y`` in one context, never negative."""
+def context_gap0(context: Context, log_policy: Array, gain: Array | None = None) -> Array:
+    """Return the unregularized exploitability ``E_0(μ) = max_y (Aμ)_y`` in one context, never negative; Aμ may be given."""
+    gain = advantage(context.payoff, np.exp(log_policy)) if gain is None else gain
     # (Aμ) averages to zero under μ, so its maximum is at least zero; rounding may say otherwise.
-    return np.asarray(np.maximum(advantage(context.payoff, np.exp(log_policy)).max(axis=-1), 0.0))
+    return np.asarray(np.maximum(gain.max(axis=-1), 0.0))
 
 
 def log_ratio_residual(context: Context, log_policy: Array) -> float:

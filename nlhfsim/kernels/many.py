@@ -1,7 +1,6 @@
-"""Compiled loops over many runs at once, arrays ``(runs, n)``; each writes to its first argument.
+"""Compiled loops over many runs at once, arrays ``(runs, n)`` whose runs are neighbours in memory (Fortran order).
 
-Where the runs are neighbours in memory (Fortran order, as `nlhfsim.loop` lays them for kernels) the inner loops go over runs and
-fill the vector registers at any number of actions.
+Inner loops go over runs, so that they fill the vector registers at few actions too. Each writes to its first argument.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from nlhfsim.kernels.one import dense_advantage, exp
+from nlhfsim.kernels import one
+from nlhfsim.kernels.one import exp
 
 # Not inlined: a call is a small part of the work on many runs, and inlining costs seconds of compilation.
 summing = njit(fastmath={"reassoc", "contract"}, error_model="numpy", nogil=True)
@@ -142,32 +142,21 @@ def product(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
 
 
 @summing
-def neighbours_dense(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
-    """As `dense`, for arrays in Fortran order, which BLAS takes as they are."""
+def dense(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
+    """Write Aπ of every run: by loops at few actions, by a matrix-matrix product, or for few runs one by one."""
     runs, n = policy.shape
     if n < 16:
         product(out, matrix, policy)
     elif runs >= 8:
         np.dot(matrix, policy.T, out.T)
     else:
-        row, one = np.empty(n), np.empty(n)
+        row, single = np.empty(n), np.empty(n)
         for run in range(runs):
             for i in range(n):
-                one[i] = policy[run, i]
-            dense_advantage(row, matrix, one)
+                single[i] = policy[run, i]
+            one.dense(row, matrix, single)
             for i in range(n):
                 out[run, i] = row[i]
-
-
-@summing
-def dense(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
-    """Write Aπ of every run: by a matrix-matrix product, for few actions or runs one by one."""
-    runs, n = policy.shape
-    if n >= 16 and runs >= 8:
-        np.dot(policy, matrix.T, out)
-    else:
-        for run in range(runs):
-            dense_advantage(out[run], matrix, policy[run])
 
 
 @summing

@@ -138,7 +138,7 @@ def skew_product(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cove
 
 
 @summing
-def dense_advantage(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
+def dense(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no cover
     if policy.size < 100:
         product(out, matrix, policy)
     else:
@@ -146,7 +146,7 @@ def dense_advantage(out: Any, matrix: Any, policy: Any) -> None:  # pragma: no c
 
 
 @summing
-def low_rank_advantage(out: Any, left: Any, right: Any, policy: Any) -> None:  # pragma: no cover
+def low_rank(out: Any, left: Any, right: Any, policy: Any) -> None:  # pragma: no cover
     n, rank = left.shape
     along_left, along_right = np.zeros(rank), np.zeros(rank)
     for i in range(n):

@@ -9,66 +9,62 @@ from numba.extending import overload
 
 from nlhfsim.games.payoffs import DensePayoff, LowRankPayoff, advantage
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to, mirror_to, mixture_to, prox_to
-from nlhfsim.kernels import many, one
+from nlhfsim.kernels import many, one, rows
 from nlhfsim.simplex import exp, expect, log_softmax
 
 
-def _is_one(kind: Any) -> bool:
-    """Return whether a type is that of an array of one policy."""
-    return getattr(kind, "ndim", None) == 1
+def _loops(kind: Any) -> Any:
+    """Return the module of loops for arrays of a type: one policy, or many runs by the order of memory."""
+    if kind.ndim == 1:
+        return one
+    return many if kind.layout == "F" else rows
 
 
 @overload(exp_to, strict=False)
 def _exp_to(out: Any, log_values: Any) -> Any:
-    if _is_one(out):
-        return lambda out, log_values: one.exp_all(out, log_values)
-    return lambda out, log_values: many.exp_all(out, log_values)
-
-
-@overload(advantage_to, strict=False)
-def _advantage_to(out: Any, payoff: Any, policy: Any) -> Any:
-    form, alone = getattr(payoff, "instance_class", None), _is_one(policy)
-    if form is DensePayoff:
-        if alone:
-            return lambda out, payoff, policy: one.dense_advantage(out, payoff.matrix, policy)
-        if policy.layout == "F":
-            return lambda out, payoff, policy: many.neighbours_dense(out, payoff.matrix, policy)
-        return lambda out, payoff, policy: many.dense(out, payoff.matrix, policy)
-    if form is LowRankPayoff:
-        if alone:
-            return lambda out, payoff, policy: one.low_rank_advantage(out, payoff.left, payoff.right, policy)
-        return lambda out, payoff, policy: many.low_rank(out, payoff.left, payoff.right, policy)
-    return None
+    chosen = _loops(out).exp_all
+    return lambda out, log_values: chosen(out, log_values)
 
 
 @overload(log_softmax_to, strict=False)
 def _log_softmax_to(out: Any, logits: Any) -> Any:
-    if _is_one(out):
-        return lambda out, logits: one.log_softmax(out, logits)
-    return lambda out, logits: many.log_softmax(out, logits)
+    chosen = _loops(out).log_softmax
+    return lambda out, logits: chosen(out, logits)
+
+
+@overload(advantage_to, strict=False)
+def _advantage_to(out: Any, payoff: Any, policy: Any) -> Any:
+    form = getattr(payoff, "instance_class", None)
+    if form is DensePayoff:
+        chosen = _loops(out).dense
+        return lambda out, payoff, policy: chosen(out, payoff.matrix, policy)
+    if form is LowRankPayoff:
+        chosen = one.low_rank if out.ndim == 1 else many.low_rank
+        return lambda out, payoff, policy: chosen(out, payoff.left, payoff.right, policy)
+    return None
 
 
 @overload(mirror_to, strict=False)
 def _mirror_to(out: Any, logits: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
-    chosen = one.mirror if _is_one(out) else many.mirror
+    chosen = _loops(out).mirror
     return lambda out, logits, gain, step_size, beta, log_reference: chosen(out, logits, gain, step_size, beta, log_reference)
 
 
 @overload(prox_to, strict=False)
 def _prox_to(out: Any, logits: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
-    chosen = one.prox if _is_one(out) else many.prox
+    chosen = _loops(out).prox
     return lambda out, logits, gain, step_size, beta, log_reference: chosen(out, logits, gain, step_size, beta, log_reference)
 
 
 @overload(mixture_to, strict=False)
 def _mixture_to(out: Any, logits: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
-    chosen = one.mixture if _is_one(out) else many.mixture
+    chosen = _loops(out).mixture
     return lambda out, logits, step_size, beta, log_reference: chosen(out, logits, step_size, beta, log_reference)
 
 
 @overload(ascend_to, strict=False)
 def _ascend_to(logits: Any, policy: Any, gain: Any, step_size: Any, beta: Any, log_reference: Any) -> Any:
-    chosen = one.ascend if _is_one(logits) else many.ascend
+    chosen = _loops(logits).ascend
     return lambda logits, policy, gain, step_size, beta, log_reference: chosen(
         logits, policy, gain, step_size, beta, log_reference
     )
@@ -102,7 +98,7 @@ def _expect(policy: Any, values: Any) -> Any:
             out[run, 0] = one.dot(policy[run], values[run])
         return out
 
-    return (lambda policy, values: one.dot(policy, values)) if _is_one(policy) else together
+    return (lambda policy, values: one.dot(policy, values)) if policy.ndim == 1 else together
 
 
 @overload(advantage, strict=False)
@@ -122,9 +118,8 @@ def all_finite(logits: Any) -> bool:
 
 @overload(all_finite, strict=False)
 def _all_finite(logits: Any) -> Any:
-    if _is_one(logits):
-        return lambda logits: one.finite(logits)
-    return lambda logits: many.all_finite(logits)
+    chosen = one.finite if logits.ndim == 1 else _loops(logits).all_finite
+    return lambda logits: chosen(logits)
 
 
 def copy_to(out: Any, values: Any) -> None:
@@ -134,6 +129,5 @@ def copy_to(out: Any, values: Any) -> None:
 
 @overload(copy_to, strict=False)
 def _copy_to(out: Any, values: Any) -> Any:
-    if _is_one(out):
-        return lambda out, values: one.copy(out, values)
-    return lambda out, values: many.copy(out, values)
+    chosen = one.copy if out.ndim == 1 else _loops(values).copy
+    return lambda out, values: chosen(out, values)
