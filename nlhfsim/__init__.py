@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nlhfsim import datasets, dynamics, errors, games, metrics, plots
-    from nlhfsim.compare import Comparison, Tuning, compare, tune
+    from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
     from nlhfsim.flow import Flow, flow
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nlhfsim.simulate import simulate
     from nlhfsim.sources import cite
     from nlhfsim.trajectory import Trajectory, load
+    from nlhfsim.tuning import Tuning, tune
 
 _HOME = {
     "Comparison": "compare",
@@ -31,7 +32,7 @@ _HOME = {
     "Flow": "flow",
     "PreferenceGame": "games.game",
     "Trajectory": "trajectory",
-    "Tuning": "compare",
+    "Tuning": "tuning",
     "best_response": "games.responses",
     "cite": "sources",
     "compare": "compare",
@@ -43,7 +44,7 @@ _HOME = {
     "solve": "equilibrium",
     "solve_path": "equilibrium",
     "span": "simplex",
-    "tune": "compare",
+    "tune": "tuning",
 }
 _MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
     "schedules": "dynamics.schedules"

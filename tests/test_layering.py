@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
     errors simplex sources games in_place datasets solvers equilibrium loop_cache kernels dynamics parametrizations feedback
-    metrics trajectory loop simulate flow stability compare claims verify testing sweep plots report llm cli
+    metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report llm cli
     __main__
 """.split()
 

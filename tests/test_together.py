@@ -126,7 +126,7 @@ def test_the_number_of_runs_is_said_once() -> None:
 
 def test_tuning_side_by_side_is_tuning_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`tune` reports for every step size what a run of its own reaches, several runs and parameters included."""
-    monkeypatch.setattr(importlib.import_module("nlhfsim.compare"), "_WORTH_IT", 0)
+    monkeypatch.setattr(importlib.import_module("nlhfsim.tuning"), "_WORTH_IT", 0)
     game = game_of(5)
     grid = {"step_size": [0.05, 0.4, 3.0, 50.0], "proximal_step": [1.0, 8.0]}
     tuning = nl.tune(game, dynamics.NashProx, grid, oracle_calls=60, runs=3, start="random")
