@@ -184,8 +184,8 @@ def _work(context: Context, runs: int) -> int:
     """Return about how many multiplications a step of one run takes; in a matrix-matrix product ten count as one."""
     n = len(context.log_reference)
     if isinstance(context.payoff, LowRankPayoff):
-        return 4 * n * int(context.payoff.left.shape[1]) + 50
-    return n * n // (1 if runs < 8 else 10) + 50
+        return 4 * n * int(context.payoff.left.shape[1]) + 400
+    return n * n // (1 if runs < 8 else 10) + 400
 
 
 @contextmanager
