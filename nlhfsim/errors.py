@@ -125,7 +125,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if close:
         nearest = next(o for o in known if o.lower() == close[0])
         return f"; did you mean {nearest!r}?"
-    return f"; choose one of {', '.join(known)}"
+    return f"; choose one of {', '.join(known)}" if known else "; it has none"
 
 
 def position(index: Iterable[int]) -> str:

@@ -363,3 +363,13 @@ def test_as_a_program() -> None:
     assert good.returncode == 0 and "demo" in good.stdout
     bad = subprocess.run([sys.executable, "-m", "nlhfsim", "solve"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2 and bad.stderr.startswith("nlhfsim: ") and bad.stdout == ""
+
+
+def test_many_actions_are_solved_without_their_majorities(capsys: Any) -> None:
+    """Where no matrix can be written out, the majorities are null (in words: not looked at), and the rest is there."""
+    source = ["solve", "random-low-rank", "--beta", "0.1"]
+    source += [part for pair in ("n=20001", "rank=1", "rng=1") for part in ("--game-param", pair)]
+    solved = call_json(capsys, *source)
+    assert solved["status"] == "certified" and solved["condorcet_winner"] is None and solved["cycles"] is None
+    code, out, _ = call(capsys, *source)
+    assert code == 0 and "the majorities of 20001 actions were not looked at" in " ".join(out.split())

@@ -129,9 +129,14 @@ def run_entries(trajectory: Trajectory) -> list[dict[str, Any]]:
 
 
 def equilibrium_entry(game: PreferenceGame, equilibrium: Equilibrium) -> dict[str, Any]:
-    """Return a solved game with the fields that others rely on."""
+    """Return a solved game with the fields that others rely on; the majorities of too many actions are null."""
+    from nlhfsim.errors import SizeError
     from nlhfsim.games import condorcet_winner, has_majority_cycle
 
+    try:
+        winner, cycles = condorcet_winner(game), has_majority_cycle(game)
+    except SizeError:
+        winner = cycles = None  # type: ignore[assignment]
     return {
         "beta": game.beta,
         "labels": list(game.labels),
@@ -140,8 +145,8 @@ def equilibrium_entry(game: PreferenceGame, equilibrium: Equilibrium) -> dict[st
         "kl_bound": equilibrium.kl_bound,
         "residual": equilibrium.residual,
         "status": equilibrium.status,
-        "condorcet_winner": condorcet_winner(game),
-        "cycles": has_majority_cycle(game),
+        "condorcet_winner": winner,
+        "cycles": cycles,
         "unique": equilibrium.unique,
         "face_dimension": equilibrium.face_dimension,
         "method": equilibrium.method,
@@ -157,15 +162,21 @@ def certificate_notes(equilibrium: Equilibrium) -> list[str]:
         words += f", log-ratio residual {equilibrium.residual:.1e}"
     notes = [words]
     if equilibrium.unique is False:
-        notes.append(f"not unique: the equilibria form a set of dimension {equilibrium.face_dimension}; this is its centre")
+        dimension = equilibrium.face_dimension
+        which = "this is one of several" if dimension is None else f"a set of dimension {dimension}; this is its centre"
+        notes.append(f"the equilibrium is not unique: {which}")
     return notes
 
 
 def shape_notes(game: PreferenceGame) -> list[str]:
     """Return what the majorities look like, in words."""
+    from nlhfsim.errors import SizeError
     from nlhfsim.games import condorcet_winner, has_majority_cycle
 
-    winners, cycles = condorcet_winner(game), has_majority_cycle(game)
+    try:
+        winners, cycles = condorcet_winner(game), has_majority_cycle(game)
+    except SizeError:
+        return [f"the majorities of {game.n} actions were not looked at"]
     if isinstance(winners, list) and isinstance(cycles, list):
         won = sum(winner is not None for winner in winners)
         return [f"of {game.n_contexts} contexts {won} have a Condorcet winner and {sum(cycles)} a majority cycle"]
