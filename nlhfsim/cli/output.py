@@ -136,7 +136,7 @@ def equilibrium_entry(game: PreferenceGame, equilibrium: Equilibrium) -> dict[st
     try:
         winner, cycles = condorcet_winner(game), has_majority_cycle(game)
     except SizeError:
-        winner = cycles = None  # type: ignore[assignment]
+        winner = cycles = None
     return {
         "beta": game.beta,
         "labels": list(game.labels),
