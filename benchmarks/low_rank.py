@@ -132,6 +132,11 @@ def _warm_up() -> None:
 
 def _peak_megabytes() -> float:
     """Return the largest resident size of this process so far."""
+    # On Linux a process begins with its parent's ru_maxrss; this is its own.
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return float(line.split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 

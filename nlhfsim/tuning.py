@@ -130,6 +130,11 @@ class Contestant(NamedTuple):
 
 def contestant_of(method: Any) -> Contestant:
     factory = get(method) if isinstance(method, str) else method
+    if isinstance(getattr(method, "step_size", None), tuple):
+        raise InputError(
+            f"{method!r} has a step size for each run; a comparison takes one, or a grid of them to choose from: "
+            f"step_sizes = {{{method.name!r}: {list(method.step_size)}}}"
+        )
     if hasattr(factory, "alias"):  # a name of the literature for an instance fixes what that instance fixes
         return Contestant(as_dynamics(method), False, factory.alias.name)
     return Contestant(as_dynamics(method), not isinstance(method, Dynamics))

@@ -124,6 +124,13 @@ def test_the_number_of_runs_is_said_once() -> None:
             dynamics.NashMD(wrong)  # type: ignore[arg-type]
 
 
+def test_a_comparison_takes_one_step_size() -> None:
+    """Step sizes for each run are for `simulate`; `tune` and `compare` say where theirs go."""
+    for attempt in (nl.tune, lambda game, method: nl.compare(game, [method])):
+        with pytest.raises(InputError, match=r"has a step size for each run; .*: step_sizes = {'NashMD': \[0.5, 0.2\]}"):
+            attempt(game_of(3), dynamics.NashMD([0.5, 0.2]))
+
+
 def test_tuning_side_by_side_is_tuning_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`tune` reports for every step size what a run of its own reaches, several runs and parameters included."""
     monkeypatch.setattr(importlib.import_module("nlhfsim.tuning"), "_WORTH_IT", 0)

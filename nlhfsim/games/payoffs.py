@@ -265,8 +265,13 @@ def _sampled(payoff: PairwisePayoff, count: int) -> tuple[npt.NDArray[np.int64],
     else:
         i, j = np.random.default_rng(n).integers(0, n, (2, count))
         i[:8] = j[:8]
-    forward, backward = (np.asarray(payoff.function(*pair), dtype=np.float64) for pair in ((i, j), (j, i)))
-    return i, j, forward, backward
+    try:
+        forward, backward = (np.asarray(payoff.function(*pair)) for pair in ((i, j), (j, i)))
+    except Exception as error:
+        raise InputError(f"function must take two integer arrays (i, j) and return probabilities: {error!r}") from error
+    if not all(values.dtype.kind in "fiub" for values in (forward, backward)):
+        raise InputError(f"function returns {forward.dtype} values, must return real numbers")
+    return i, j, forward.astype(np.float64), backward.astype(np.float64)
 
 
 def _rows(payoff: PairwisePayoff) -> Any:

@@ -162,8 +162,8 @@ def random_low_rank(
     >>> round(float(abs(nl.games.random_low_rank(6, rank=1, rng=0).advantages).max()), 12)
     0.5
     """
-    size = ensure_integer("n", n, 2)
-    columns = ensure_integer("rank", rank, 1)
+    size = ensure_integer("n", n, 2, 10**8)
+    columns = ensure_integer("rank", rank, 1, 10**4)
     largest = ensure_between("margin", margin, 0, 0.5)
     left, right = _factors(size, columns, as_generator(rng))
     form = LowRankPayoff(frozen_array(2 * largest * left), frozen_array(right))
