@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nlhfsim import metrics
 from nlhfsim.dynamics._spec import Dynamics, as_dynamics, get, names
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, InputError, ensure_array, ensure_between, ensure_integer, ensure_positive
+from nlhfsim.errors import Array, InputError, SizeError, ensure_array, ensure_between, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.simplex import log_softmax
 from nlhfsim.simulate import equilibrium_notes, start_policies, target_of, warn_flat
@@ -24,6 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 _RECORDS = 201
 _EVALUATIONS = 300_000
 """Evaluations of the field after which a run in one context is given up; some ten seconds."""
+_LARGEST_GAME = 5000
 _LARGEST = 1e12
 """Size of θ at which its rounding, 1e-4, would show in π."""
 
@@ -182,6 +183,10 @@ def flow(
     dynamics = with_flow(method)
     times = _record_times(time, records)
     relative, absolute = ensure_between("rtol", rtol, 1e-13, 1e-2), ensure_positive("atol", atol)
+    if game.n > _LARGEST_GAME:
+        raise SizeError(
+            f"the flow of {game.n} actions is out of reach: the integrator keeps n² numbers, for at most {_LARGEST_GAME} actions"
+        )
     target, without = target_of(game, equilibrium)
     if isinstance(start, Records):
         raise InputError(f"start is a {type(start).__name__}; give its policies: start=before.final")

@@ -287,6 +287,48 @@ def test_repeated_and_tied_actions_keep_centre_and_dimension(name: str) -> None:
     assert found.unique is (found.face_dimension == 0)
 
 
+def test_the_centre_counts_what_the_losers_lose() -> None:
+    """On the face {(a, 0, 1-a)} the path ends where log a + log(1-a) + log(1-2a) is largest: 6a² - 6a + 1 = 0."""
+    game = nl.PreferenceGame([[0.5, 0, 0.5], [1, 0.5, 0], [0.5, 1, 0.5]], 0.0)
+    expected = [(3 - 3**0.5) / 6, 0, (3 + 3**0.5) / 6]
+    np.testing.assert_allclose(nl.solve(game).policy, expected, rtol=0, atol=1e-12)
+    # One more action, that always loses, changes nothing; copies of an action share its weight otherwise.
+    loser = np.full((4, 4), 0.5)
+    loser[:3, :3], loser[3, :3], loser[:3, 3] = game.preferences, 0, 1
+    np.testing.assert_allclose(nl.solve(nl.PreferenceGame(loser, 0.0)).policy, [*expected, 0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_centre_maximizes_the_barrier_of_the_face(seed: int) -> None:
+    """On games with entries 0, 1/2, 1, no move along the face raises the barrier, whose gradient is formed by differences."""
+    upper = np.triu(np.random.default_rng(seed).integers(-1, 2, (9, 9)) / 2, 1)
+    matrix = upper - upper.T
+    found = nl.solve(nl.PreferenceGame(matrix + 0.5, 0.0))
+    x = found.policy
+    support = x > 0
+    face = np.vstack([matrix[np.ix_(support, support)], np.ones(int(support.sum()))])
+    _, values, rows = np.linalg.svd(face)
+    directions = rows[int((values > 1e-9).sum()) :]
+    assert len(directions) == found.face_dimension
+
+    def barrier(y: Floats) -> float:
+        slack = -(matrix @ y)[~support]
+        return float(np.log(y[support]).sum() + np.log(slack).sum())
+
+    for direction in directions:
+        move = np.zeros(9)
+        move[support] = 1e-4 * direction * x[support].min()
+        assert abs(barrier(x + move) - barrier(x - move)) < 1e-9
+        assert barrier(x + 100 * move) < barrier(x)
+
+
+def test_groups_of_actions_have_scales_of_their_own() -> None:
+    """Two three-cycles side by side, one with margins of 1e-10: a segment of equilibria."""
+    cycle = np.array([[0, 0.5, -0.5], [-0.5, 0, 0.5], [0.5, -0.5, 0]])
+    small = np.block([[cycle, np.zeros((3, 3))], [np.zeros((3, 3)), 2e-10 * cycle]])
+    assert nl.solve(nl.PreferenceGame(small + 0.5, 0.0)).face_dimension == 1
+
+
 def test_a_failing_cvxpy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A solver error becomes the status 'failed' with the solver's words, not an exception."""
     import cvxpy

@@ -273,6 +273,53 @@ def test_many_equilibria_are_reported() -> None:
     assert any("one equilibrium of several" in note for note in run.notes)
 
 
+@pytest.mark.parametrize("scale", [1e-10, 1e-6, 1.0])
+def test_ties_are_relative(scale: float) -> None:
+    """A total order has one equilibrium, however small its margins."""
+    strength = np.linspace(0, 0.5, 2500) * scale
+    found = nl.solve(nl.games.low_rank(strength[:, None], np.ones((2500, 1)), beta=0.0))
+    assert found.unique is True and found.policy.argmax() == 2499 and found.policy.max() == 1
+
+
+def test_a_game_and_its_copies_have_one_fingerprint() -> None:
+    """Whatever brings the game back brings the reference back to the bit."""
+    for seed in range(20):
+        game = nl.games.random_game(10, seed).with_reference(np.random.default_rng(seed).dirichlet(np.ones(10)))
+        copies = (pickle.loads(pickle.dumps(game)), game.with_beta(0.3).with_beta(game.beta), game.materialized())
+        assert {copy.fingerprint for copy in copies} == {game.fingerprint}
+    contexts = nl.games.random_game(4, 1, contexts=2).with_reference(np.random.default_rng(1).dirichlet(np.ones(4), size=2))
+    np.testing.assert_array_equal(contexts.context(1).log_reference, contexts.log_reference[1])
+
+
+def test_a_materialized_function_is_checked_at_every_pair() -> None:
+    """A value that the sample missed is found, and named, when all pairs are computed."""
+
+    def faulty(i: Any, j: Any) -> Any:
+        values = 0.5 + 0.0 * i
+        values[(i == 17) & (j == 900)] = 0.9
+        return values
+
+    game = nl.games.pairwise(faulty, 1000)
+    with pytest.raises(InputError, match=r"function\(17, 900\) \+ function\(900, 17\) = 1.4, must be 1"):
+        game.materialized()
+
+
+def test_more_that_is_refused() -> None:
+    """What is no list of actions, no policy, or overflows."""
+    game = nl.games.rock_paper_scissors()
+    for actions in ("rock", 1):
+        with pytest.raises(InputError, match="must be a list of labels or indices"):
+            game.restrict(actions)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="policy must be an array of numbers"):
+        game.advantage("x")
+    with pytest.raises(InputError, match="overflows: the largest entries are 1e.300 in U"):
+        nl.games.low_rank([[1e300], [0]], [[1e300], [1e-301]])
+    with pytest.raises(InputError, match="n = 0 must be at least 1"):
+        nl.games.pairwise(sine, 0)
+    with pytest.raises(SizeError, match="the flow of 6000 actions is out of reach"):
+        nl.flow(nl.games.low_rank(*factors(6000, 1, 0)), "SelfPlayPG", 1.0)
+
+
 MILLION = """
 import numpy as np, nlhfsim as nl
 left, right = np.random.default_rng(0).standard_normal((2, 10**6, 8))

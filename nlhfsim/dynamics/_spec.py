@@ -105,7 +105,7 @@ class Method:
         at least twice as fast; written with the functions of `nlhfsim.in_place`, the last three being scratch like the logits.
     together : bool
         Whether the step takes many runs at once: arrays with a leading axis of runs, ``(runs, n)``, numbers of the state common
-        to all, the step size of shape ``(runs, 1)``.
+        to all, the step size of shape ``(runs, 1)``. Taken at its word, as `kernel` is: compare with ``compiled=False`` once.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping

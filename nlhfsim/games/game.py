@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ class PreferenceGame:
         comparisons: Any = None,
     ) -> None:
         labels = _frame_labels(preferences) if labels is None else labels
-        payoffs, batched = _payoffs(preferences)
+        payoffs, batched, kept = _payoffs(preferences)
         sizes = {n_actions(payoff) for payoff in payoffs}
         if len(sizes) != 1:
             raise InputError(f"preferences has contexts of {sorted(sizes)} actions, must be one number for all")
@@ -102,7 +102,9 @@ class PreferenceGame:
         self._set("weights", _weights(weights, len(payoffs)))
         self._set("comparisons", comparisons)
         shape = (len(payoffs), n)
-        if reference is None:
+        if kept is not None and reference is None:
+            log_reference = kept.copy()
+        elif reference is None:
             log_reference = np.full(shape, -np.log(n))
         else:
             given = np.asarray(by_label("reference", reference, self.labels))
@@ -138,7 +140,7 @@ class PreferenceGame:
 
     def __reduce__(self) -> tuple[Any, ...]:
         forms = [c.payoff for c in self.contexts]
-        reference = np.exp(self.log_reference)
+        reference = self.log_reference.reshape(self.n_contexts, self.n)
         return (_rebuild, (forms, self.batched, self.beta, reference, self._labels, self.weights, self.comparisons))
 
     def __repr__(self) -> str:
@@ -200,6 +202,8 @@ class PreferenceGame:
         >>> nl.games.rock_paper_scissors().restrict(["rock", "paper"]).labels
         ('rock', 'paper')
         """
+        if isinstance(actions, str) or not isinstance(actions, Iterable):
+            raise InputError(f"actions = {actions!r} must be a list of labels or indices")
         chosen = [self._index(action) for action in actions]
         if len(set(chosen)) != len(chosen) or not chosen:
             raise InputError(f"actions = {list(actions)!r} must be different and at least one")
@@ -220,7 +224,8 @@ class PreferenceGame:
         if k >= self.n_contexts:
             raise InputError(f"index = {k} must be below the number of contexts, {self.n_contexts}")
         chosen = self.contexts[k]
-        return PreferenceGame(Checked([chosen.payoff], False), self.beta, np.exp(chosen.log_reference), self._labels)
+        kept = chosen.log_reference[None, :]
+        return PreferenceGame(Checked([chosen.payoff], False, kept), self.beta, labels=self._labels)
 
     def materialized(self) -> PreferenceGame:
         """Return the same game with its matrices of advantages stored, up to 20,000 actions.
@@ -242,7 +247,7 @@ class PreferenceGame:
         policy : array_like
             Probability space, shape ``(..., *policy_shape)``.
         """
-        array = np.asarray(policy, dtype=np.float64)
+        array = ensure_array("policy", policy)
         if array.shape[-len(self.policy_shape) :] != self.policy_shape:
             raise InputError(f"policy has shape {array.shape}, must end in {self.policy_shape}")
         if not self.batched:
@@ -329,11 +334,12 @@ class PreferenceGame:
         return k
 
     def _replace(self, **changes: Any) -> PreferenceGame:
-        same = {"beta": self.beta, "reference": self.reference, "labels": self._labels, "comparisons": self.comparisons}
+        same = {"beta": self.beta, "labels": self._labels, "comparisons": self.comparisons}
         if self.batched:
             same["weights"] = self.weights
         payoffs = changes.pop("payoffs", None) or [c.payoff for c in self.contexts]
-        return PreferenceGame(Checked(payoffs, self.batched), **(same | changes))
+        kept = None if "reference" in changes else self.log_reference.reshape(self.n_contexts, self.n)
+        return PreferenceGame(Checked(payoffs, self.batched, kept), **(same | changes))
 
 
 def ensure_game(game: object) -> PreferenceGame:
@@ -346,8 +352,8 @@ def ensure_game(game: object) -> PreferenceGame:
 def _rebuild(
     forms: list[Payoff], batched: bool, beta: float, reference: Array, labels: Any, weights: Array, comparisons: Any
 ) -> PreferenceGame:
-    checked = Checked([frozen(form) for form in forms], batched)
-    return PreferenceGame(checked, beta, reference, labels, weights if batched else None, comparisons=comparisons)
+    checked = Checked([frozen(form) for form in forms], batched, reference)
+    return PreferenceGame(checked, beta, None, labels, weights if batched else None, comparisons=comparisons)
 
 
 def _payoffs(preferences: Any) -> Checked:

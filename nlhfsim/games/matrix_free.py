@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.errors import Array, InputError, ensure_array, ensure_positive
+from nlhfsim.errors import Array, InputError, ensure_array, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.games.payoffs import LowRankPayoff, PairwisePayoff
 
@@ -85,7 +85,7 @@ def pairwise(
     >>> nl.exploitability(game, game.reference, regularized=False) < 1e-15
     True
     """
-    return PreferenceGame(PairwisePayoff(function, n), beta, reference)
+    return PreferenceGame(PairwisePayoff(function, ensure_integer("n", n, 1)), beta, reference)
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,8 @@ class Checked(NamedTuple):
 
     payoffs: list[Payoff]
     batched: bool
+    log_reference: Array | None = None
+    """log ρ to the bit, shape ``(contexts, n)``; None: from the argument."""
 
 
 class Context(NamedTuple):
@@ -120,7 +122,8 @@ def dense(payoff: Payoff) -> Array:
         product = payoff.left @ payoff.right.T
         return np.asarray(np.clip(product - product.T, -0.5, 0.5))
     matrix = np.concatenate(list(_rows(payoff)))
-    return np.asarray((matrix - matrix.T) / 2)
+    _check_pairs(matrix + 0.5, matrix.T + 0.5, lambda k: divmod(k, len(matrix)))
+    return np.asarray(np.clip((matrix - matrix.T) / 2, -0.5, 0.5))
 
 
 def n_actions(payoff: Payoff) -> int:
@@ -172,6 +175,7 @@ def validated(payoff: Any) -> Payoff:
     raise InputError(f"preferences holds {payoff!r}, must hold payoff forms only")
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def largest_entry(left: Array, right: Array) -> tuple[float, tuple[int, int] | None]:
     """Return the largest entry of ``|U Vᵀ - V Uᵀ|`` and where it is, without building the matrix.
 
@@ -183,7 +187,7 @@ def largest_entry(left: Array, right: Array) -> tuple[float, tuple[int, int] | N
         return bound, None
     first, second = np.hstack([left, -right]), np.hstack([right, left]).T.copy()
     best, where = 0.0, (0, 0)
-    n, height, width = len(left), 256, 512
+    n, height, width = len(left), 1024, 1024
     for i in range(0, n, height):
         for j in range(i, n, width):  # below the diagonal the entries are the same, mirrored
             tile = first[i : i + height] @ second[:, j : j + width]
@@ -194,6 +198,7 @@ def largest_entry(left: Array, right: Array) -> tuple[float, tuple[int, int] | N
     return best, where
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _norm_bound(left: Array, right: Array) -> float:
     squares = np.einsum("ij,ij->i", left, left), np.einsum("ij,ij->i", right, right)
     largest = [float(np.sqrt(square.max(initial=0.0))) for square in squares]
@@ -220,6 +225,10 @@ def _validated_low_rank(payoff: LowRankPayoff) -> LowRankPayoff:
     if right.shape != left.shape:
         raise InputError(f"V has shape {right.shape}, must be that of U, {left.shape}")
     largest, where = (0.5, None) if _norm_bound(left, right) <= 0.5 + _ROUNDING else largest_entry(left, right)
+    if not np.isfinite(largest):
+        raise InputError(
+            f"U Vᵀ - V Uᵀ overflows: the largest entries are {np.abs(left).max():g} in U and {np.abs(right).max():g} in V"
+        )
     if largest > 0.5 + _ROUNDING:
         scale = f"scale U or V down, by {0.5 / largest:.3g} at least"
         if where is None:
@@ -243,18 +252,21 @@ def _validated_pairwise(payoff: PairwisePayoff) -> PairwisePayoff:
             raise InputError(
                 f"function returns shape {values.shape} for indices of shape {i.shape}, must return one value a pair"
             )
-    bad = np.flatnonzero(~((forward >= 0) & (forward <= 1)))
-    if len(bad):
-        k = bad[0]
-        raise InputError(f"function({i[k]}, {j[k]}) = {forward[k]:g} must be a probability")
-    off = np.flatnonzero(np.abs(forward + backward - 1) > 1e-8)
-    if len(off):
-        k = off[0]
-        total = forward[k] + backward[k]
-        raise InputError(
-            f"function({i[k]}, {j[k]}) + function({j[k]}, {i[k]}) = {total:.10g}, must be 1 (on the diagonal 1/2 + 1/2)"
-        )
+    _check_pairs(forward, backward, lambda k: (i[k], j[k]))
     return PairwisePayoff(payoff.function, size)
+
+
+def _check_pairs(forward: Array, backward: Array, pair: Callable[[int], tuple[int, int]]) -> None:
+    """Refuse values P[i, j] and P[j, i] of a function that are not probabilities adding up to 1; `pair` names the k-th."""
+    bad = np.flatnonzero(~((forward >= -1e-8) & (forward <= 1 + 1e-8)))
+    if len(bad):
+        i, j = pair(int(bad[0]))
+        raise InputError(f"function({i}, {j}) = {forward.flat[bad[0]]:g} must be a probability")
+    off = np.flatnonzero(~(np.abs(forward + backward - 1) <= 1e-8))
+    if len(off):
+        i, j = pair(int(off[0]))
+        total = forward.flat[off[0]] + backward.flat[off[0]]
+        raise InputError(f"function({i}, {j}) + function({j}, {i}) = {total:.10g}, must be 1 (on the diagonal 1/2 + 1/2)")
 
 
 def _sampled(payoff: PairwisePayoff, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.errors import Array
-from nlhfsim.games.payoffs import Context, Payoff, advantage, n_actions, restricted
+from nlhfsim.games.payoffs import Context, LowRankPayoff, Payoff, advantage, dense, n_actions, restricted
 from nlhfsim.simplex import safe_log
 from nlhfsim.solvers import Answer
 from nlhfsim.solvers.interior_point import solve_by_interior_point
@@ -21,7 +21,7 @@ from nlhfsim.solvers.interior_point import solve_by_interior_point
 Actions = npt.NDArray[np.int64]
 _FIRST, _ADDED, _LARGEST = 200, 100, 1500
 _GAIN, _TIE = 1e-13, 1e-9
-"""What counts as a gain against the policy; and as a tie, an action that may belong to another equilibrium."""
+"""What counts as a gain against the policy, and as a tie (an action of another equilibrium, maybe), of entries of order 1."""
 
 
 def solve_by_double_oracle(context: Context) -> Answer:
@@ -30,7 +30,7 @@ def solve_by_double_oracle(context: Context) -> Answer:
     If more do, the equilibrium is one of them, and it is only said whether there is another one, found without the first one's
     actions; ``unique`` is None where that does not tell.
     """
-    payoff = context.payoff
+    payoff = _scaled(context.payoff)
     everything = np.arange(n_actions(payoff))
     chosen = _best(advantage(payoff, np.exp(context.log_reference)), _FIRST)
     answer, settled = _grown(payoff, everything, chosen)
@@ -42,6 +42,15 @@ def solve_by_double_oracle(context: Context) -> Answer:
     another = float(advantage(payoff, np.exp(second.log_policy)).max()) <= _GAIN
     words = f"{answer.words}; over {_LARGEST} actions tie, {'and' if another else 'unknown whether'} there are other equilibria"
     return replace(answer, words=words, face_dimension=None, unique=False if another else None)
+
+
+def _scaled(payoff: Payoff) -> Payoff:
+    """Return a low-rank form with entries of order 1, as far as some hundreds of actions show: gains and ties are relative."""
+    if not isinstance(payoff, LowRankPayoff):
+        return payoff
+    some = np.unique(np.linspace(0, n_actions(payoff) - 1, 2 * _FIRST).astype(np.int64))
+    largest = float(np.abs(dense(restricted(payoff, some))).max())
+    return LowRankPayoff(payoff.left * (0.5 / largest), payoff.right) if largest > 0 else payoff
 
 
 def _grown(payoff: Payoff, allowed: Actions, chosen: Actions) -> tuple[Answer, bool]:

@@ -56,14 +56,41 @@ def _solved(matrix: Array, weights: Array) -> Answer:
     dimension = _face_dimension(on_face)
     candidates = [x, np.where(support, x, 0.0) / x[support].sum()]
     if dimension > 0:
-        # Near the end rounding drifts along the face; an earlier point, projected onto the face, is closer to its centre.
-        face = np.vstack([on_face, np.ones(len(on_face))])
-        target = np.append(np.zeros(len(on_face)), 1.0)
+        # Near the end rounding drifts along the face.
         centre = np.zeros(len(x))
-        centre[support] = early[support] + np.linalg.lstsq(face, target - face @ early[support], rcond=None)[0]
+        centre[support] = _centred(matrix / scale, support, early, weights)
         candidates.append(np.maximum(centre, 0.0) / np.maximum(centre, 0.0).sum())
     good = [c for c in candidates if (matrix @ c).max() <= max(float((matrix @ x).max()), 1e-14)]
     return Answer(safe_log(good[-1]), "interior-point", words, dimension)
+
+
+def _centred(matrix: Array, support: npt.NDArray[np.bool_], start: Array, weights: Array) -> Array:
+    """Return where the central path ends: the maximizer over the face of ``Σ w_i log x_i + Σ w_j log s_j``, i played, j not.
+
+    By Newton's method in coordinates of the face, ``{x: A x = 0, Σx = 1}`` among the actions played, s = -A x among the others.
+    """
+    import scipy.linalg
+
+    face = np.vstack([matrix[np.ix_(support, support)], np.ones(int(support.sum()))])
+    target = np.append(np.zeros(len(face) - 1), 1.0)
+    x = start[support] + np.linalg.lstsq(face, target - face @ start[support], rcond=None)[0]
+    losing = -matrix[np.ix_(~support, support)]
+    along = scipy.linalg.null_space(face, rcond=1e-9)
+    moved = losing @ along
+    w, v = weights[support], weights[~support]
+    for _ in range(100):
+        slack = losing @ x
+        if x.min() <= 0 or slack.min(initial=1.0) <= 0:
+            break
+        gradient = along.T @ (w / x) + moved.T @ (v / slack)
+        hessian = along.T @ ((w / x**2)[:, None] * along) + moved.T @ ((v / slack**2)[:, None] * moved)
+        step = along @ np.linalg.solve(hessian, gradient)
+        # The decrement of a self-concordant function: a damped step is always safe, the whole step near the end.
+        decrement = float(np.sqrt(np.sum(w * (step / x) ** 2) + np.sum(v * (losing @ step / slack) ** 2)))
+        x = x + step * (1.0 if decrement < 0.25 else 1 / (1 + decrement))
+        if decrement < 1e-10:
+            break
+    return np.asarray(x)
 
 
 def _face_dimension(matrix: Array) -> int:
@@ -74,11 +101,10 @@ def _face_dimension(matrix: Array) -> int:
     """
     from scipy.sparse.csgraph import connected_components
 
-    scale = float(np.abs(matrix).max()) or 1.0
     count, labels = connected_components(matrix != 0, directed=False)
     groups = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count))[:-1])
-    ranks = [int(np.linalg.matrix_rank(matrix[np.ix_(g, g)] / scale, tol=1e-9)) for g in groups if len(g) > 1]
-    return len(matrix) - 1 - sum(ranks)
+    blocks = [matrix[np.ix_(group, group)] for group in groups if len(group) > 1]
+    return len(matrix) - 1 - sum(int(np.linalg.matrix_rank(block / np.abs(block).max(), tol=1e-9)) for block in blocks)
 
 
 def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> tuple[Array, Array, Array, int]:
