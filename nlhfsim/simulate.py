@@ -319,13 +319,13 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     log_equilibria = None
     if plan.equilibrium is not None and plan.equilibrium.status != "failed":
         log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
+    in_place = plan.compiled and dynamics.method.kernel is not None
     recorders = []
     for k, context in enumerate(game.contexts):
         target = None if log_equilibria is None else log_equilibria[k]
         for numbers, state in zip(_groups(plan), states[k]):
             runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
             _LOGGER.info("%s: %s of %d, %d steps", dynamics.name, runs, plan.runs, plan.n_steps)
-            in_place = plan.compiled and dynamics.method.kernel is not None
             runs_of = ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan), in_place)
             runs_of.go(steps, sizes, keep=plan.keep_policies == "all")
             recorders.append(runs_of)

@@ -129,6 +129,7 @@ class Contestant(NamedTuple):
 
 
 def contestant_of(method: Any) -> Contestant:
+    """Return a method as a comparison takes it; one step size for each run is refused."""
     factory = get(method) if isinstance(method, str) else method
     if isinstance(getattr(method, "step_size", None), tuple):
         raise InputError(
@@ -244,6 +245,7 @@ class Finished(NamedTuple):
 
 
 def ensure_budget(oracle_calls: Any) -> int:
+    """Return a budget of oracle calls, at least one."""
     return ensure_integer("oracle_calls", oracle_calls, 1)
 
 
@@ -291,6 +293,7 @@ def _instance(contestant: Contestant, point: dict[str, Any]) -> Dynamics:
 
 
 def tune_on(settings: Settings, contestant: Contestant, grid: Any, metric: str) -> Tuning:
+    """Run a method at every point of a grid, then once more at the best with every step recorded."""
     dynamics, scheduled = contestant.dynamics, contestant.dynamics.method.scheduled or ""
     points = _points(dynamics, grid)
     instances = [_instance(contestant, point) for point in points]
@@ -312,6 +315,7 @@ def tune_on(settings: Settings, contestant: Contestant, grid: Any, metric: str) 
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> Any:
+    """Return rows as a pandas DataFrame."""
     try:
         import pandas
     except ImportError:

@@ -250,7 +250,7 @@ def test_a_broken_newton_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_interior_point_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the central path stops early, the certificate says so."""
     real = interior_point_module._central_path
-    monkeypatch.setattr(interior_point_module, "_central_path", lambda matrix, weights: real(matrix, weights, 2))
+    monkeypatch.setattr(interior_point_module, "_central_path", lambda matrix: real(matrix, 2))
     found = nl.solve(nl.games.random_game(9, 1, beta=0.0))
     assert found.status == "failed" and found.unique is None
 
@@ -279,7 +279,7 @@ def test_repeated_and_tied_actions_keep_centre_and_dimension(name: str) -> None:
     found = nl.solve(nl.PreferenceGame(matrix + 0.5, 0.0))
     assert found.status == "certified" and found.exploitability <= 1e-14
     # A point of the whole path, no action merged, where the duality gap falls below 1e-8: near the centre, not yet drifting.
-    _, _, early, _ = interior_point_module._central_path(matrix + 0.0, np.ones(len(matrix)))
+    _, _, early, _ = interior_point_module._central_path(matrix + 0.0)
     np.testing.assert_allclose(found.policy, early, rtol=0, atol=1e-6)
     support = early > 1e-5
     face = np.vstack([matrix[np.ix_(support, support)], np.ones(int(support.sum()))])

@@ -302,6 +302,8 @@ def test_a_materialized_function_is_checked_at_every_pair() -> None:
     game = nl.games.pairwise(faulty, 1000)
     with pytest.raises(InputError, match=r"function\(17, 900\) \+ function\(900, 17\) = 1.4, must be 1"):
         game.materialized()
+    with pytest.raises(InputError, match=r"function\(17, 900\) \+ function\(900, 17\) = 1.4, must be 1"):
+        game.restrict([3, 17, 900])
 
 
 def test_more_that_is_refused() -> None:

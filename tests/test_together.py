@@ -92,6 +92,21 @@ def test_a_run_that_diverges_leaves_the_others_alone(compiled: bool) -> None:
             assert named == [note.partition("at step")[2] for note in alone.notes if "run 0:" in note]
 
 
+@pytest.mark.parametrize("runs", [1, 8])
+def test_minus_infinity_is_no_record(runs: int) -> None:
+    """A policy that loses an action for good is diverged, and its record NaN, although its softmax is a number."""
+
+    def step(state: Any, context: Any, step_size: Any, params: Any) -> Any:
+        logits = np.array(state.logits)
+        logits[..., 0] = -np.inf
+        return dynamics.LogPolicy(logits)
+
+    losing = dynamics.Dynamics(dynamics.Method(name="Losing", step=step, together=True, compiled=False), step_size=1.0)
+    found = nl.simulate(game_of(3), losing, 4, start=policies(3, runs), equilibrium=False, record_every=1)
+    assert set(found.status) == {"diverged"} and found.log_policies is not None
+    assert np.isnan(found.log_policies[:, 1:]).all() and np.isfinite(found.log_policies[:, 0]).all()
+
+
 def test_a_continuation_keeps_the_runs_together(tmp_path: Path) -> None:
     """run(5) continued by 6 is run(11) in every bit, with a step size for each run, also through a file; others are refused."""
     game, starts = game_of(6), policies(6, 8)

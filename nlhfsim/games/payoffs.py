@@ -121,9 +121,7 @@ def dense(payoff: Payoff) -> Array:
     if isinstance(payoff, LowRankPayoff):
         product = payoff.left @ payoff.right.T
         return np.asarray(np.clip(product - product.T, -0.5, 0.5))
-    matrix = np.concatenate(list(_rows(payoff)))
-    _check_pairs(matrix + 0.5, matrix.T + 0.5, lambda k: divmod(k, len(matrix)))
-    return np.asarray(np.clip((matrix - matrix.T) / 2, -0.5, 0.5))
+    return _skew(np.concatenate(list(_rows(payoff))), np.arange(payoff.size))
 
 
 def n_actions(payoff: Payoff) -> int:
@@ -139,8 +137,7 @@ def restricted(payoff: Payoff, actions: npt.NDArray[np.int64]) -> Payoff:
         return LowRankPayoff(*(frozen_array(factor[actions]) for factor in payoff))
     if isinstance(payoff, PairwisePayoff):
         i, j = np.meshgrid(actions, actions, indexing="ij")
-        matrix = np.asarray(payoff.function(i, j)) - 0.5
-        return DensePayoff(frozen_array((matrix - matrix.T) / 2))
+        return DensePayoff(frozen_array(_skew(np.asarray(payoff.function(i, j), dtype=np.float64) - 0.5, actions)))
     return DensePayoff(frozen_array(payoff.matrix[np.ix_(actions, actions)]))
 
 
@@ -182,9 +179,8 @@ def largest_entry(left: Array, right: Array) -> tuple[float, tuple[int, int] | N
     Where that would take over 2·10^11 multiplications, return an upper bound, ``max_i |u_i|² + |v_i|²`` (or the same with U and V
     scaled to the same largest row), and None.
     """
-    bound = _norm_bound(left, right)
     if left.size * len(left) > _EXACT_CHECK:
-        return bound, None
+        return _norm_bound(left, right), None
     first, second = np.hstack([left, -right]), np.hstack([right, left]).T.copy()
     best, where = 0.0, (0, 0)
     n, height, width = len(left), 1024, 1024
@@ -267,6 +263,17 @@ def _check_pairs(forward: Array, backward: Array, pair: Callable[[int], tuple[in
         i, j = pair(int(off[0]))
         total = forward.flat[off[0]] + backward.flat[off[0]]
         raise InputError(f"function({i}, {j}) + function({j}, {i}) = {total:.10g}, must be 1 (on the diagonal 1/2 + 1/2)")
+
+
+def _skew(values: Array, actions: npt.NDArray[np.int64]) -> Array:
+    """Return the matrix of advantages between some actions from the values of a function, checked and made exact."""
+
+    def pair(k: int) -> tuple[int, int]:
+        i, j = divmod(k, len(actions))
+        return int(actions[i]), int(actions[j])
+
+    _check_pairs(values + 0.5, values.T + 0.5, pair)
+    return np.asarray(np.clip((values - values.T) / 2, -0.5, 0.5))
 
 
 def _sampled(payoff: PairwisePayoff, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array, Array]:

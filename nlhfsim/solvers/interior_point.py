@@ -49,7 +49,7 @@ def _solved(matrix: Array, weights: Array) -> Answer:
     if np.abs(matrix @ uniform).max() <= 1e-16 * scale:
         # Every action gains nothing against it, so it lies on the central path, at its end.
         return Answer(safe_log(uniform), "interior-point", "interior point: 0 iterations", _face_dimension(matrix))
-    x, slack, early, iterations = _central_path(matrix / scale, weights)
+    x, slack, early, iterations = _central_path(matrix / scale)
     words = f"interior point: {iterations} iterations"
     support = x > slack  # strict complementarity: exactly one of x_i and s_i tends to zero
     on_face = matrix[np.ix_(support, support)] / scale
@@ -107,8 +107,8 @@ def _face_dimension(matrix: Array) -> int:
     return len(matrix) - 1 - sum(int(np.linalg.matrix_rank(block / np.abs(block).max(), tol=1e-9)) for block in blocks)
 
 
-def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> tuple[Array, Array, Array, int]:
-    """Follow ``x_i s_i = w_i μ``, ``s = v 1 - A x``, to μ = 0; A skew with entries of order 1, w the weights.
+def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Array, Array, int]:
+    """Follow ``x_i s_i = μ``, ``s = v 1 - A x``, to μ = 0; A skew with entries of order 1.
 
     Return x, s, the first x with a gap below 1e-8, and the number of iterations.
 
@@ -118,7 +118,7 @@ def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> t
     import scipy.linalg
 
     n = len(matrix)
-    x = weights / weights.sum()
+    x = np.full(n, 1.0 / n)
     value = float((matrix @ x).max()) + 0.1
     slack = value - matrix @ x
     best, best_gap, stalled = (x, slack), float(x @ slack), 0
@@ -129,7 +129,7 @@ def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> t
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
             factors = scipy.linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-        dx, dv, length = _predictor_corrector(matrix, factors, x, slack, weights)
+        dx, dv, length = _predictor_corrector(matrix, factors, x, slack)
         x = x + length * dx
         x, value = x / x.sum(), value + length * dv
         slack = np.maximum(value - matrix @ x, 1e-20)
@@ -146,7 +146,7 @@ def _central_path(matrix: Array, weights: Array, max_iterations: int = 100) -> t
     return *best, best[0] if early is None else early, iteration + 1
 
 
-def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array, weights: Array) -> tuple[Array, float, float]:
+def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array) -> tuple[Array, float, float]:
     """Return the direction (dx, dv) of one interior-point iteration and how far to go along it."""
     import scipy.linalg
 
@@ -160,12 +160,12 @@ def _predictor_corrector(matrix: Array, factors: Any, x: Array, slack: Array, we
         dx = plain - dv * ones
         return dx, dv, dv - matrix @ dx
 
-    average = float(x @ slack) / float(weights.sum())
+    average = float(x @ slack) / n
     dx, _, ds = direction(np.zeros(n))
     length = min(1.0, _longest(x, dx), _longest(slack, ds))
-    predicted = float((x + length * dx) @ (slack + length * ds)) / float(weights.sum())
+    predicted = float((x + length * dx) @ (slack + length * ds)) / n
     centring = min(max(predicted / average, 0.0) ** 3, 1.0)
-    dx, dv, ds = direction(centring * average * weights - dx * ds)
+    dx, dv, ds = direction(centring * average - dx * ds)
     return dx, dv, min(1.0, 0.9995 * min(_longest(x, dx), _longest(slack, ds)))
 
 

@@ -109,8 +109,7 @@ def _newton(context: Context, log_start: Array, target: float = 0.0, max_iterati
         if best_residual <= target:
             return _Point(best, best_residual, inverse, iteration, _words(best_residual, iteration))
         chord = inverse is not None and best_residual < _CHORD
-        if inverse is None or not chord:
-            inverse = _inverse_jacobian(context, log_policy)
+        inverse = inverse if inverse is not None and chord else _inverse_jacobian(context, log_policy)
         before = residual
         log_policy, defect, damping = _backtrack(context, log_policy, defect, inverse(-defect))
         residual = float(spread(defect))
