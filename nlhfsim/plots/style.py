@@ -117,7 +117,10 @@ def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:
 
 def _label(trajectory: Records, count: int | None) -> str:
     """Return the method and its first `count` parameters, the step size before others."""
-    values = {name: f"{v:.3g}" if isinstance(v, (int, float)) else str(v) for name, v in trajectory.params.items()}
+    values = {
+        name: f"{v:.3g}" if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
+        for name, v in trajectory.params.items()
+    }
     shown = [f"{_SYMBOLS.get(name, name.replace('_', ' '))}={value}" for name, value in list(values.items())[:count]]
     return ", ".join([trajectory.dynamics + " flow" * isinstance(trajectory, Flow), *shown])
 
