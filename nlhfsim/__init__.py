@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
+    from nlhfsim.feedback import Sampled
     from nlhfsim.flow import Flow, flow
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.games.responses import best_response, exploitability
@@ -31,6 +32,7 @@ _HOME = {
     "Equilibrium": "equilibrium",
     "Flow": "flow",
     "PreferenceGame": "games.game",
+    "Sampled": "feedback",
     "Trajectory": "trajectory",
     "Tuning": "tuning",
     "best_response": "games.responses",
@@ -55,6 +57,7 @@ __all__ = [
     "Equilibrium",
     "Flow",
     "PreferenceGame",
+    "Sampled",
     "Trajectory",
     "Tuning",
     "best_response",

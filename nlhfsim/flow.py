@@ -319,5 +319,5 @@ def _measured(game: PreferenceGame, log_policies: Array, target: Equilibrium | N
     log_equilibria: Any = [None] * game.n_contexts
     if target is not None and target.status != "failed":
         log_equilibria = target.log_policy.reshape(game.n_contexts, game.n)
-    measured = [metrics.of_context(c, log_policies[:, :, k], log_equilibria[k]) for k, c in enumerate(game.contexts)]
+    measured = [metrics.of_context(c, log_policies[:, :, k], log_equilibria[k])[0] for k, c in enumerate(game.contexts)]
     return {name: np.stack([values[name] for values in measured], axis=-1) for name in METRICS}

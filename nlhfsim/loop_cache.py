@@ -24,15 +24,16 @@ step = njit(nogil=True, error_model="numpy", forceinline=True)(plain_step)
 
 
 @njit(nogil=True, error_model="numpy", cache=CACHE)
-def loop(state, context, step_sizes, params, marks, records):
+def loop(state, context, step_sizes, params, marks, recordsMORE):
     PREPARE
     filled = 0
     for t in range(step_sizes.shape[0]):
         ADVANCE
         if state.logits.shape != records.shape[1:]:
             return FIELDS, t + 1
+        AVERAGE
         if filled < marks.shape[0] and marks[filled] == t + 1:
-            copy_to(records[filled], state.logits)
+            RECORD
             filled += 1
         if not all_finite(state.logits):
             return FIELDS, t + 1
@@ -41,7 +42,9 @@ def loop(state, context, step_sizes, params, marks, records):
 """``loop(state, context, step_sizes, params, marks, records) -> (*fields of the state, steps done)``.
 
 It does one step for each entry of `step_sizes`, copies θ to ``records[k]`` after ``marks[k]`` steps, and ends early after the
-first step whose logits are not finite. With a kernel the arrays of `state` are overwritten. The state comes back field by field:
+first step whose logits are not finite. With a kernel the arrays of `state` are overwritten. If an average of the iterates is
+wanted, the loop takes two more arguments, ``sums, taken``: the sum over the iterates so far, of policies or of θ, which it
+continues, and how many steps came before; then it records the average. The state comes back field by field:
 making a NamedTuple runs Python inside compiled code, and an interrupt there is a crash.
 """
 _HEADER = '''\
@@ -50,10 +53,19 @@ _HEADER = '''\
 import numpy as np
 from numba import njit
 
-from nlhfsim.kernels import all_finite, copy_to
+from nlhfsim.kernels import add_policy_to, add_to, all_finite, copy_to, log_mean_to, mean_to
 from {module} import {name} as plain_step
 
 '''
+PAIRS = """\
+step = njit(nogil=True, error_model="numpy", forceinline=True)(plain_step)
+
+
+@njit(nogil=True, error_model="numpy", cache=CACHE)
+def loop(state, context, step_sizes, params, marks, records):
+    return step(state, context, step_sizes, params, marks, records)
+"""
+"""The loop of `nlhfsim.pairs.run_pairs`, which is a loop already."""
 _KEPT = 8
 
 
@@ -62,25 +74,49 @@ _IN_PLACE = {
     "PREPARE": "like = state.logits; policy, gain, half = np.empty_like(like), np.empty_like(like), np.empty_like(like)",
     "ADVANCE": "step(state, context, step_sizes[t], params, policy, gain, half)",
 }
+_LAST = {"MORE": "", "AVERAGE": "pass", "RECORD": "copy_to(records[filled], state.logits)"}
+_AVERAGES = {
+    "policies": {
+        "MORE": ", sums, taken",
+        "AVERAGE": "add_policy_to(sums, state.logits)",
+        "RECORD": "log_mean_to(records[filled], sums, taken + t + 2)",
+    },
+    "parameters": {
+        "MORE": ", sums, taken",
+        "AVERAGE": "add_to(sums, state.logits)",
+        "RECORD": "mean_to(records[filled], sums, taken + t + 2)",
+    },
+}
+AVERAGES = tuple(_AVERAGES)
 
 
-def source(fields: tuple[str, ...], in_place: bool, *, cached: bool) -> str:
+def source(fields: tuple[str, ...], in_place: bool, average: str | None = None, *, cached: bool) -> str:
     """Return the source of a loop over states with these fields, around a kernel or a pure step."""
     text = LOOP
-    for word, code in (_IN_PLACE if in_place else _PURE).items():
+    for word, code in ((_IN_PLACE if in_place else _PURE) | (_AVERAGES[average] if average else _LAST)).items():
         text = text.replace(word, code)
     return text.replace("FIELDS", ", ".join(f"state.{field}" for field in fields)).replace("CACHE", str(cached))
 
 
-def load(step: Callable[..., Any], fields: tuple[str, ...], in_place: bool) -> Callable[..., Any] | None:
-    """Return the loop of a step of this package through the cache on disk; None for other steps or where there is no cache."""
+def load(step: Callable[..., Any], name: str, text: str) -> Callable[..., Any] | None:
+    """Return the loop of a step of this package through the cache on disk; None for other steps or where there is no cache.
+
+    Parameters
+    ----------
+    step : callable
+        The method's step, or its kernel.
+    name : str
+        What tells the loops of a module apart.
+    text : str
+        The loop's source.
+    """
     if not step.__module__.startswith("nlhfsim."):
         return None
     folder = _folder()
     if folder is None:
         return None
-    name = f"loop_{step.__module__.rpartition('.')[2]}"
-    text = _HEADER.format(module=step.__module__, name=step.__name__) + source(fields, in_place, cached=True)
+    name = f"loop_{step.__module__.rpartition('.')[2]}{name}"
+    text = _HEADER.format(module=step.__module__, name=step.__name__) + text
     try:
         path = _written(folder / f"{name}.py", text)
         spec = importlib.util.spec_from_file_location(f"nlhfsim_{name}", path)

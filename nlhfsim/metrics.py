@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.errors import Array, InputError, ensure_array, ensure_between, ensure_positive
+from nlhfsim.errors import Array, InputError, SizeError, ensure_array, ensure_between, ensure_positive
 from nlhfsim.games.payoffs import Context, advantage
 from nlhfsim.games.responses import context_exploitability, context_gap0
 from nlhfsim.simplex import kl_log, spread
@@ -13,8 +13,8 @@ from nlhfsim.simplex import kl_log, spread
 BY_CONTEXT = ("kl", "exploitability", "gap0", "span", "min_probability")
 
 
-def of_context(context: Context, log_policies: Array, log_equilibrium: Array | None) -> dict[str, Array]:
-    """Return every metric of log-policies ``(..., n)`` in one context, each of shape ``(...)``.
+def of_context(context: Context, log_policies: Array, log_equilibrium: Array | None) -> tuple[dict[str, Array], str]:
+    """Return every metric of log-policies ``(..., n)`` in one context, each of shape ``(...)``, and why some are NaN, if any.
 
     ``kl`` is KL(π*‖π), NaN without an equilibrium; ``gap0`` the unregularized exploitability; ``span`` is ``‖log π - log ρ‖_sp``.
     """
@@ -24,14 +24,19 @@ def of_context(context: Context, log_policies: Array, log_equilibrium: Array | N
         if log_equilibrium is None
         else kl_log(np.broadcast_to(log_equilibrium, log_policies.shape), log_policies)
     )
-    gain = advantage(context.payoff, np.exp(log_policies))
+    exploitability, gap0, why = np.full(shape, np.nan), np.full(shape, np.nan), ""
+    try:
+        gain = advantage(context.payoff, np.exp(log_policies))
+        exploitability, gap0 = context_exploitability(context, log_policies, gain), context_gap0(context, log_policies, gain)
+    except SizeError as error:
+        why = f"exploitability and gap0 are NaN: {error}"
     return {
         "kl": kl,
-        "exploitability": context_exploitability(context, log_policies, gain),
-        "gap0": context_gap0(context, log_policies, gain),
+        "exploitability": exploitability,
+        "gap0": gap0,
         "span": spread(log_policies - context.log_reference),
         "min_probability": np.exp(log_policies.min(axis=-1)),
-    }
+    }, why
 
 
 def first_passage(times: npt.ArrayLike, values: npt.ArrayLike, eps: float) -> Array:

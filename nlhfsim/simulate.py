@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +28,22 @@ from nlhfsim.errors import (
     ensure_distribution,
     ensure_integer,
 )
+from nlhfsim.feedback import (
+    Feedback,
+    Sampled,
+    described,
+    ensure_feedback,
+    ensure_sampled,
+    generator_from,
+    generator_of,
+    sampled_context,
+    words_of,
+)
 from nlhfsim.games.game import PreferenceGame, ensure_game
-from nlhfsim.games.payoffs import PairwisePayoff
-from nlhfsim.loop import ContextRuns, loop_of
+from nlhfsim.games.payoffs import Context, PairwisePayoff
+from nlhfsim.loop import ContextRuns, loop_of, loop_of_pairs, term_of
+from nlhfsim.loop_cache import AVERAGES
+from nlhfsim.pairs import Pairs, start_pairs
 from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS, Records, Trajectory, joined
 
@@ -46,13 +61,15 @@ def simulate(
     method: Any,
     n_steps: int,
     *,
-    feedback: str = "exact",
+    feedback: str | Sampled = "exact",
     runs: int = 1,
     seed: int = 0,
     start: npt.ArrayLike | str | Trajectory | None = None,
     record_every: int | Sequence[int] | None = None,
     keep_policies: str | bool | None = None,
     equilibrium: Equilibrium | bool | None = None,
+    average: str | None = None,
+    threads: int | None = None,
     compiled: bool = True,
 ) -> Trajectory:
     """Run a method on a game and return its records.
@@ -66,13 +83,14 @@ def simulate(
         defaults.
     n_steps : int
         Steps to do, at least 0; when continuing, steps to add.
-    feedback : str
-        ``"exact"``: a step reads Aπ itself.
+    feedback : str or Sampled
+        ``"exact"``: a step reads Aπ itself. ``nl.Sampled(batch_size=16, votes=True)``: it sees votes on sampled pairs;
+        ``"sampled"`` is ``nl.Sampled()``, one vote an oracle call.
     runs : int
         Number of runs; a `start` of shape ``(runs, ...)`` says it too, or a step size of shape ``(runs,)``. From eight
         on the runs of most methods advance together, which is faster than one after the other.
     seed : int
-        Seed of everything random.
+        Seed of everything random. Each run, and each context in it, has a stream of its own.
     start : array_like, str or Trajectory, optional
         ``"reference"`` (default), ``"uniform"``, ``"random"`` (uniform on the simplex, another one each run and context), a
         policy with full support of shape `game.policy_shape`, one policy a run of shape ``(runs, *game.policy_shape)``, or a
@@ -86,6 +104,11 @@ def simulate(
     equilibrium : Equilibrium or False, optional
         The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN. Default: solved here, where the
         game allows it.
+    average : "policies" or "parameters", optional
+        Record the average of the iterates so far instead of the last one: of the policies π_0 … π_t, or of the logits θ_0 … θ_t
+        (Polyak–Ruppert). A method that learns from pairs averages parameters only, at no cost that grows with n.
+    threads : int, optional
+        Threads that runs with sampled feedback are spread over. Default: one a processor. The results do not depend on it.
     compiled : bool
         False: run the step as plain Python, slower and open to a debugger; equal to 1e-13.
 
@@ -114,11 +137,12 @@ def simulate(
     >>> trajectory.status, bool(trajectory.kl[0, -1] < 1e-12)
     (('completed',), True)
     """
-    ensure_choice("feedback", feedback, ("exact",))
     ensure_game(game)
+    votes = ensure_feedback(feedback)
     target, reason = target_of(game, equilibrium)
     dynamics = as_dynamics(method).resolve(game.contexts)
-    warn_outside_proven_range(game, dynamics)
+    if votes is None:
+        warn_outside_proven_range(game, dynamics)
     plan = Plan(
         game=game,
         dynamics=dynamics,
@@ -129,7 +153,10 @@ def simulate(
         keep_policies=_ensure_keep(keep_policies),
         equilibrium=target,
         without=reason,
-        compiled=compiled and compiles(game, dynamics),
+        compiled=compiled and compiles(game, dynamics, votes),
+        feedback=votes,
+        average=_ensure_average(average, dynamics, votes),
+        threads=None if threads is None else ensure_integer("threads", threads, 1, 1024),
     )
     trajectory = execute(plan, start)
     if not isinstance(start, Trajectory):
@@ -152,11 +179,36 @@ class Plan:
     compiled: bool
     without: str = ""
     """Why there is no equilibrium."""
+    feedback: Feedback = None
+    average: str | None = None
+    threads: int | None = None
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """Where the pairs come from, if the method learns from pairs."""
+        method = self.dynamics.method
+        return None if self.feedback is None or method.pairs is None else method.pairs(self.dynamics.params)
 
 
-def compiles(game: PreferenceGame, dynamics: Dynamics) -> bool:
-    """Return whether a method's step is compiled on a game: a payoff that is a function of the pair is evaluated by NumPy."""
+def compiles(game: PreferenceGame, dynamics: Dynamics, feedback: Feedback = None) -> bool:
+    """Return whether a method's step is compiled on a game: exact products with a function of the pair are left to NumPy."""
+    if feedback is not None:
+        return dynamics.method.compiled
     return dynamics.method.compiled and not any(isinstance(context.payoff, PairwisePayoff) for context in game.contexts)
+
+
+def _ensure_average(average: Any, dynamics: Dynamics, feedback: Feedback) -> str | None:
+    """Return what is averaged over time."""
+    if average is None:
+        return None
+    ensure_choice("average", average, AVERAGES)
+    if dynamics.method.iterate == "average" and dynamics.method.scheduled is None:
+        raise InputError(f"average = {average!r} must not be given: the policy of {dynamics.name} is an average already")
+    if average == "policies" and feedback is not None and dynamics.method.pairs is not None:
+        raise InputError(
+            f"average = 'policies' would cost {dynamics.name} a pass over all actions for every vote; use average='parameters'"
+        )
+    return str(average)
 
 
 def target_of(game: PreferenceGame, equilibrium: Any) -> tuple[Equilibrium | None, str]:
@@ -200,17 +252,38 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
             f"start holds {len(logs)} policies but {plan.dynamics.method.scheduled} {plan.runs} values; they must agree"
         )
     plan = replace(plan, runs=len(logs))
-    method, params = plan.dynamics.method, plan.dynamics.params
-    groups = [
-        [method.init(context, params, np.array(logs[numbers if together(plan) else numbers[0], k])) for numbers in _groups(plan)]
-        for k, context in enumerate(plan.game.contexts)
-    ]
-    return _run(plan, groups, 0)
+    if plan.feedback is not None:
+        ensure_sampled(plan.dynamics)
+    method, params, pairs = plan.dynamics.method, plan.dynamics.params, plan.pairs
+
+    def begun(numbers: list[int], k: int) -> _Begun:
+        context = plan.game.contexts[k]
+        log_policy = np.array(logs[numbers if together(plan) else numbers[0], k])
+        generator = None
+        if plan.feedback is not None:
+            generator = generator_of(plan.seed, numbers[0], k)
+            context = sampled_context(context, plan.feedback, generator)
+        if pairs is not None:
+            return _Begun(start_pairs(log_policy, pairs, plan.average is not None), context, generator, None)
+        sums = None if plan.average is None else np.array(term_of(plan.average, log_policy))
+        return _Begun(method.init(context, params, log_policy), context, generator, sums)
+
+    return _run(plan, [[begun(numbers, k) for numbers in _groups(plan)] for k in range(plan.game.n_contexts)], 0)
+
+
+class _Begun(NamedTuple):
+    """A group of runs in one context where it begins, or goes on: the state, what the steps see, and what else carries over."""
+
+    state: Any
+    seen: Context
+    generator: np.random.Generator | None
+    sums: Array | None
 
 
 def together(plan: Plan) -> bool:
     """Return whether the runs of a plan advance as one; whatever the steps, so that a continuation has the same bits."""
-    return plan.runs >= _MANY and plan.dynamics.method.together
+    alone = plan.feedback is not None or plan.average is not None
+    return plan.runs >= _MANY and plan.dynamics.method.together and not alone
 
 
 def _groups(plan: Plan) -> list[list[int]]:
@@ -288,34 +361,56 @@ def _ensure_continues(plan: Plan, start: Trajectory) -> None:
             f"{plan.dynamics.parameters}; a run continues only with the method it began with "
             "(to change the method, start from the final policies)"
         )
+    for name, before, now in (
+        ("feedback", start.feedback, described(plan.feedback)),
+        ("average", start.average, plan.average),
+    ):
+        if before != now:
+            raise InputError(f"start is a trajectory with {name} = {before!r}, but {name} = {now!r} now; they must agree")
     if "diverged" in start.status:
         raise InputError("start is a trajectory that diverged; there is nothing finite to continue from")
 
 
-def _states_of(start: Trajectory, plan: Plan) -> list[list[Any]]:
-    """Return the stored states of a trajectory as the method's own NamedTuples, by context and group of runs."""
-    probe = plan.dynamics.method.init(plan.game.contexts[0], plan.dynamics.params, np.zeros(plan.game.n))
+def _states_of(start: Trajectory, plan: Plan) -> list[list[_Begun]]:
+    """Return what is stored in a trajectory as the method's own NamedTuples, by context and group of runs."""
+    first, zeros = plan.game.contexts[0], np.zeros(plan.game.n)
+    if plan.pairs is not None:
+        probe: Any = start_pairs(zeros, plan.pairs, plan.average is not None)
+    else:
+        if plan.feedback is not None:
+            first = sampled_context(first, plan.feedback, generator_of(0, 0, 0))
+        probe = plan.dynamics.method.init(first, plan.dynamics.params, zeros)
     kind = type(probe)
 
-    def restore(numbers: list[int], context: int) -> Any:
+    def restored(numbers: list[int], k: int) -> _Begun:
         chosen = numbers if together(plan) else numbers[0]
-        fields = {name: start.state[name][chosen, context] for name in kind._fields}
+        fields = {name: start.state[name][chosen, k] for name in kind._fields}
         # A number is common to runs that go together.
         numbers_of = {name: np.ravel(v)[0].item() for name, v in fields.items() if not np.ndim(getattr(probe, name))}
-        return kind(**{name: np.array(v) for name, v in fields.items()} | numbers_of)
+        state = kind(**{name: np.array(v) for name, v in fields.items()} | numbers_of)
+        context, generator = plan.game.contexts[k], None
+        if plan.feedback is not None:
+            generator = generator_from(start.state["generator"][numbers[0], k])
+            context = sampled_context(context, plan.feedback, generator)
+        sums = np.array(start.state["sums"][numbers[0], k]) if "sums" in start.state else None
+        return _Begun(state, context, generator, sums)
 
-    return [[restore(numbers, context) for numbers in _groups(plan)] for context in range(plan.game.n_contexts)]
+    return [[restored(numbers, k) for numbers in _groups(plan)] for k in range(plan.game.n_contexts)]
 
 
-def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
-    """Run every context of every group of runs from its state at step `first`; the first record is that state."""
+def _run(plan: Plan, begun: list[list[_Begun]], first: int) -> Trajectory:
+    """Run every context of every group of runs from where it is at step `first`; the first record is that state."""
     game, dynamics = plan.game, plan.dynamics
     last = first + plan.n_steps
     steps = np.concatenate([[first], record_steps(first, last, plan.record_every)]).astype(np.int64)
     plan = replace(plan, keep_policies=_what_to_keep(plan, len(steps)))
     inner = None if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
     sizes = StepTable(dynamics.method.scheduled or "", dynamics.step_size or 0.0, first, last, inner)
-    loop = loop_of(dynamics, states[0][0]._fields, plan.compiled)
+    params = dynamics.params if plan.pairs is None else plan.pairs
+    if plan.pairs is None:
+        loop = loop_of(dynamics, begun[0][0].state._fields, plan.compiled, plan.average)
+    else:
+        loop = loop_of_pairs(plan.compiled)
     log_equilibria = None
     if plan.equilibrium is not None and plan.equilibrium.status != "failed":
         log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
@@ -323,13 +418,48 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     recorders = []
     for k, context in enumerate(game.contexts):
         target = None if log_equilibria is None else log_equilibria[k]
-        for numbers, state in zip(_groups(plan), states[k]):
-            runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
-            _LOGGER.info("%s: %s of %d, %d steps", dynamics.name, runs, plan.runs, plan.n_steps)
-            runs_of = ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan), in_place)
-            runs_of.go(steps, sizes, keep=plan.keep_policies == "all")
-            recorders.append(runs_of)
+        for numbers, at in zip(_groups(plan), begun[k]):
+            seen = _called_from_compiled(at.seen) if plan.compiled and plan.feedback is not None else at.seen
+            group = ContextRuns(loop, context, seen, params, at.state, target, numbers, together(plan), in_place, at.generator)
+            recorders.append(replace(group, average=plan.average, sums=at.sums))
+    _go(plan, recorders, steps, sizes)
     return _collect(plan, steps, recorders)
+
+
+def _called_from_compiled(context: Context) -> Context:
+    """Return a sampled context whose preference function compiled code can call."""
+    from nlhfsim.kernels import callable_payoff
+
+    sampled = context.payoff
+    return context._replace(payoff=sampled._replace(payoff=callable_payoff(sampled.payoff)))
+
+
+def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], sizes: StepTable) -> None:
+    """Let all groups of runs go, those with sampled feedback on several threads, as compiled steps need no interpreter."""
+    name = plan.dynamics.name
+
+    def go(group: ContextRuns) -> None:
+        numbers = group.numbers
+        runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
+        _LOGGER.info("%s: %s of %d, %d steps", name, runs, plan.runs, plan.n_steps)
+        group.go(steps, sizes, keep=plan.keep_policies == "all")
+
+    threads = min(plan.threads or len(os.sched_getaffinity(0)), len(recorders))
+    if plan.feedback is None or not plan.compiled or threads == 1:
+        for group in recorders:
+            go(group)
+        return
+    go(recorders[0])  # compiles
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(go, group) for group in recorders[1:]]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            for group in recorders:
+                group.stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _what_to_keep(plan: Plan, records: int) -> str | bool:
@@ -348,8 +478,9 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     diverged = sorted((run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None)
     notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
     notes += equilibrium_notes(plan.equilibrium, plan.without)
+    notes += [note for note in dict.fromkeys(r.unmeasured for r in recorders) if note]
 
-    def gathered(parts: list[Array]) -> Array:
+    def gathered(parts: list[Any]) -> Array:
         """Return ``(runs, ..., contexts, ...)`` from parts ``(runs of a group, ...)``: the contexts become axis 1."""
         groups = len(parts) // game.n_contexts
         by_context = [np.concatenate(parts[k * groups : (k + 1) * groups]) for k in range(game.n_contexts)]
@@ -360,15 +491,20 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     if plan.keep_policies == "all":
         log_policies = gathered([r.log_policies for r in recorders if r.log_policies is not None]).swapaxes(1, 2)
         log_policies = log_policies if game.batched else log_policies[:, :, 0]
-    state = {name: gathered([r.field(name) for r in recorders]) for name in recorders[0].state._fields}
+    state = {name: gathered([r.part(name) for r in recorders]) for name in recorders[0].state._fields}
+    if plan.feedback is not None:
+        state["generator"] = gathered([words_of(r.generator)[None] for r in recorders if r.generator is not None])
+    if recorders[0].sums is not None:
+        state["sums"] = gathered([r.sums[None] for r in recorders if r.sums is not None])
+    shown = gathered([r.shown(int(steps[-1])) for r in recorders]).reshape(plan.runs, *game.policy_shape)
     logits = state["logits"].reshape(plan.runs, *game.policy_shape)
     with np.errstate(all="ignore"):
-        final = np.exp(log_softmax(logits)) if plan.keep_policies else None
+        final = np.exp(log_softmax(shown)) if plan.keep_policies else None
     gone = {run for run, _ in diverged}
     return Trajectory(
         steps=steps,
         oracle_calls=np.asarray(steps * calls),
-        queries=np.zeros(len(steps)),
+        queries=_queries(plan, steps),
         by_context=by_context,
         weights=np.array(game.weights),
         log_policies=log_policies,
@@ -379,11 +515,22 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         dynamics=dynamics.name,
         params=dynamics.parameters,
         seed=plan.seed,
-        proven_factor=proven_factor(game, dynamics),
+        proven_factor=None if plan.feedback else proven_factor(game, dynamics),
         fingerprint=game.fingerprint,
         state=state,
         compiled=plan.compiled,
+        feedback=described(plan.feedback),
+        average=plan.average,
     )
+
+
+def _queries(plan: Plan, steps: npt.NDArray[np.int64]) -> Array:
+    """Return the queries spent at each record, those of the first look included."""
+    counted = plan.dynamics.method.oracle_calls
+    if plan.feedback is None or counted is None:
+        return np.zeros(len(steps))
+    calls = steps * float(counted(plan.dynamics.params)) + plan.dynamics.method.initial_calls
+    return np.asarray(calls * plan.feedback.batch_size)
 
 
 def equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[str]:

@@ -121,7 +121,12 @@ class Trajectory(Records):
     fingerprint : str
         Fingerprint of the game.
     state : dict of numpy.ndarray
-        The method's full state at the end, each field of shape ``(runs, contexts, ...)``: what a continuation starts from.
+        The method's full state at the end, each field of shape ``(runs, contexts, ...)``, that of the random generators included:
+        what a continuation starts from.
+    feedback : str or dict
+        ``"exact"``, or the parameters of `nlhfsim.Sampled`.
+    average : str or None
+        What the records are averages of: ``"policies"``, ``"parameters"``; None: they are of the last iterate.
     """
 
     steps: npt.NDArray[np.int64]
@@ -141,6 +146,8 @@ class Trajectory(Records):
     fingerprint: str
     state: dict[str, Array]
     compiled: bool
+    feedback: Any = "exact"
+    average: str | None = None
 
     def __repr__(self) -> str:
         shown = ", ".join(sorted(set(self.status)))
@@ -209,7 +216,7 @@ class Trajectory(Records):
         return target
 
 
-_ABOUT = ("status", "notes", "dynamics", "params", "seed", "proven_factor", "fingerprint", "compiled")
+_ABOUT = ("status", "notes", "dynamics", "params", "seed", "proven_factor", "fingerprint", "compiled", "feedback", "average")
 
 
 def _averaged(by_context: Array, weights: Array) -> Array:

@@ -26,7 +26,7 @@ from nlhfsim import kernels
 warnings.simplefilter("error")
 game = nl.games.rock_paper_scissors(0.5, beta=0.1)
 run = nl.simulate(game, nl.dynamics.SelfPlayPG(0.05), 30, start=[0.7, 0.2, 0.1], equilibrium=False)
-loop = kernels.compile_loop(nl.dynamics.get("SelfPlayPG").method.kernel, ("logits",), True)
+loop = kernels.compile_loop(nl.dynamics.get("SelfPlayPG").method.kernel, ("logits",), True, None)
 stats = loop.stats
 print(json.dumps({"home": nl.__file__, "final": run.final[0].tolist(), "hits": sum(stats.cache_hits.values()),
                   "misses": sum(stats.cache_misses.values()), "cached": stats.cache_path is not None}))
@@ -175,4 +175,4 @@ def test_steps_from_outside_are_not_cached() -> None:
     def step(state: Any, context: Any, step_size: float, params: Any) -> Any:
         return state
 
-    assert loop_cache.load(step, ("logits",), False) is None
+    assert loop_cache.load(step, "", loop_cache.source(("logits",), False, cached=True)) is None

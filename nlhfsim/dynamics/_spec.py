@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from nlhfsim.dynamics.schedules import StepSize, describe, ensure_step_size
 from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean
 from nlhfsim.games.payoffs import Context
+from nlhfsim.pairs import Pairs
 from nlhfsim.sources import Source
 
 
@@ -53,6 +54,10 @@ def _one_call(params: Any) -> int:
 
 def _no_range(context: Context, params: Any, step_size: float) -> ProvenRange | None:
     return None
+
+
+def _has_sampled_form(params: Any) -> str:
+    return ""
 
 
 def start_at(context: Context, params: Any, log_policy: Array) -> LogPolicy:
@@ -106,6 +111,13 @@ class Method:
     together : bool
         Whether the step takes many runs at once: arrays with a leading axis of runs, ``(runs, n)``, numbers of the state common
         to all, the step size of shape ``(runs, 1)``. Taken at its word, as `kernel` is: compare with ``compiled=False`` once.
+    pairs : callable or None
+        ``pairs(params) -> Pairs``: the sampled form of a policy-gradient method, by the Online IPO estimate of `nlhfsim.pairs`.
+        None: a batch of votes stands for Aπ wherever the step reads it by `advantage`, and should enter linearly.
+    unsampled : callable
+        ``unsampled(params) -> str``: why the method has no sampled form; empty if it has one.
+    initial_calls : int
+        Oracle calls that `init` makes.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping
@@ -135,6 +147,9 @@ class Method:
     compiled: bool = True
     kernel: Callable[..., None] | None = None
     together: bool = False
+    pairs: Callable[[Any], Pairs] | None = None
+    unsampled: Callable[[Any], str] = _has_sampled_form
+    initial_calls: int = 0
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None
     example: Mapping[str, Any] | None = None

@@ -105,6 +105,7 @@ METHOD = Method(
     init=init,
     source=FICTITIOUS_PLAY.at("smoothed: Fudenberg & Levine, The Theory of Learning in Games (1998), chapter 4"),
     scheduled=None,
+    unsampled=lambda params: "its best response is not linear in what it reads, so votes would bias it",
     fixed_point="none",
     iterate="average",
     smooth=False,

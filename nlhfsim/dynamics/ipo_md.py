@@ -20,6 +20,7 @@ from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from nlhfsim.dynamics.self_play_pg import proven as proven_of_self_play
 from nlhfsim.errors import Array, ensure_between
 from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.pairs import Pairs
 from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import ONLINE_IPO
 
@@ -80,6 +81,7 @@ METHOD = Method(
     fixed_point="biased",
     tuning={"mixing": (0.125, 0.25, 0.5)},
     together=True,
+    pairs=lambda params: Pairs(mixing=params.mixing),
     example={"step_size": 0.3, "mixing": 0.25},
     summary="Online IPO with pairs from a geometric mixture with the reference",
 )

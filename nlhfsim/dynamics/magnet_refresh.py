@@ -80,11 +80,17 @@ def safe_step(context: Context, params: Params) -> float:
     return 4 * params.magnet
 
 
+def unsampled(params: Params) -> str:
+    """Say why votes do not do for refreshes once the inner game is solved."""
+    return "" if params.refresh_every else "whether its inner game is solved cannot be seen from votes; give refresh_every"
+
+
 METHOD = Method(
     name="MagnetRefresh",
     step=step,
     characterisation=characterisation,
     init=init,
+    unsampled=unsampled,
     safe_step=safe_step,
     source=MAGNETIC_PREFERENCE_OPTIMIZATION.at("algorithm 1; COMAL in Liu et al., arXiv 2410.23223"),
     fixed_point="none",

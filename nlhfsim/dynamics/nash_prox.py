@@ -23,6 +23,7 @@ from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.dynamics.self_play_pg import ascend, largest_proven_step
 from nlhfsim.errors import Array, InputError, ensure_between, ensure_integer, ensure_positive
 from nlhfsim.games.payoffs import Context
+from nlhfsim.pairs import Pairs
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
 
@@ -85,6 +86,7 @@ METHOD = Method(
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "averaging": (0.05, 0.2)},
     together=True,
+    pairs=lambda params: Pairs(0.0, *params),
     example={"step_size": 0.8, "proximal_step": 2.0, "averaging": 0.05},
     summary="policy gradient around a centre that follows (moving average or refresh)",
 )

@@ -25,6 +25,7 @@ from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.dynamics.self_play_pg import ascend, largest_proven_step
 from nlhfsim.errors import Array, ensure_integer, ensure_positive
 from nlhfsim.games.payoffs import Context
+from nlhfsim.pairs import Pairs
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
 
@@ -70,6 +71,7 @@ METHOD = Method(
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "inner_steps": (5, 20)},
     together=True,
+    pairs=lambda params: Pairs(pull=params.pull, refresh_every=params.inner_steps),
     example={"proximal_step": 2.0, "inner_step_size": 0.8, "inner_steps": 20},
     summary="proximal point method, each sub-game played by self-play policy gradient",
 )

@@ -64,6 +64,7 @@ METHOD = Method(
     oracle_calls=None,
     scheduled="proximal_step",
     compiled=False,
+    unsampled=lambda params: "its inner solver reads the game itself",
     example={"proximal_step": 2.0},
     summary="each step the equilibrium of the game regularized towards the last policy, solved to rounding",
 )

@@ -12,6 +12,8 @@ from nlhfsim.errors import Array, InputError, ensure_array, ensure_integer, ensu
 
 StepSize = float | Callable[[int], float] | tuple[float, ...]
 """One number, a function of t, or one number a run."""
+_LONGEST = 2 * 10**7
+"""Up to so many step sizes a table of a whole schedule is made."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class InverseTime:
     def __call__(self, t: int) -> float:
         """Return γ_t."""
         return self.c / (t + self.t0)
+
+    def table(self, start: int, stop: int) -> Array:
+        """Return γ_t for t in [start, stop)."""
+        return np.asarray(self.c / (np.arange(start, stop) + self.t0))
 
     def __str__(self) -> str:
         return f"inverse-time:{self.c:g},{self.t0:g}"
@@ -40,6 +46,10 @@ class TwoStage:
     def __call__(self, t: int) -> float:
         """Return γ_t."""
         return self.first if t < self.switch else self.second
+
+    def table(self, start: int, stop: int) -> Array:
+        """Return γ_t for t in [start, stop)."""
+        return np.where(np.arange(start, stop) < self.switch, self.first, self.second)
 
     def __str__(self) -> str:
         return f"two-stage:{self.first:g},{self.second:g},{self.switch}"
@@ -87,6 +97,8 @@ def parse(text: str) -> InverseTime | TwoStage:
 
 def values(name: str, step_size: Callable[[int], float], start: int, stop: int) -> Array:
     """Return γ_t of a schedule for t in [start, stop), shape ``(stop - start,)``; each must be finite and at least 0."""
+    if isinstance(step_size, InverseTime | TwoStage):
+        return step_size.table(start, stop)
     try:
         table = np.array([step_size(t) for t in range(start, stop)], dtype=np.float64)
     except ArithmeticError as error:
@@ -95,9 +107,9 @@ def values(name: str, step_size: Callable[[int], float], start: int, stop: int) 
         raise InputError(f"{name} must return one number for each step t: {error}") from None
     if table.shape != (stop - start,):
         raise InputError(f"{name} must return one number for each step t, not an array of shape {table.shape[1:]}")
-    for t, step in enumerate(table):
-        if not (np.isfinite(step) and step >= 0):
-            raise InputError(f"{name} is {step} at step {start + t}, must be finite and not negative")
+    bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)))
+    if len(bad):
+        raise InputError(f"{name} is {table[bad[0]]} at step {start + bad[0]}, must be finite and not negative")
     return table
 
 
@@ -120,8 +132,10 @@ class StepTable:
         self._step_size = step_size
         self._inner = inner
         self.per_step = 1 if inner is None else inner
+        self._name, self._first = name, first
         self._table = None
-        if callable(step_size):
+        # Many runs read the table, so it is made once, unless that takes too much memory.
+        if callable(step_size) and (last - first) * self.per_step <= _LONGEST:
             self._table = values(name, step_size, first * self.per_step, last * self.per_step)
 
     def between(self, begin: int, end: int, runs: list[int], together: bool) -> Array:
@@ -133,9 +147,13 @@ class StepTable:
         if isinstance(self._step_size, tuple):
             table = np.broadcast_to(np.array(self._step_size)[runs], (*shape, len(runs)))
         else:
-            common = np.full(shape, self._step_size) if self._table is None else self._table
-            if self._table is not None:
-                common = common[begin * self.per_step : end * self.per_step].reshape(shape)
+            if not callable(self._step_size):
+                common = np.full(shape, self._step_size)
+            elif self._table is not None:
+                common = self._table[begin * self.per_step : end * self.per_step].reshape(shape)
+            else:
+                steps = [(self._first + step) * self.per_step for step in (begin, end)]
+                common = values(self._name, self._step_size, *steps).reshape(shape)
             table = np.broadcast_to(common[..., None], (*shape, len(runs)))
         return np.array(table[..., None] if together else table[..., 0], dtype=np.float64, order="C")
 

@@ -22,6 +22,7 @@ from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, advantage
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to
+from nlhfsim.pairs import Pairs
 from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
@@ -84,6 +85,7 @@ METHOD = Method(
     helpers=(ascend,),
     kernel=kernel,
     together=True,
+    pairs=lambda params: Pairs(),
     example={"step_size": 0.3},
     summary="policy gradient against the current policy (= Online IPO)",
 )

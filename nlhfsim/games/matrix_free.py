@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -88,9 +87,8 @@ def pairwise(
     return PreferenceGame(PairwisePayoff(function, ensure_integer("n", n, 1)), beta, reference)
 
 
-@dataclass(frozen=True, eq=False)
-class _Representation:
-    """``sigmoid(scale · ⟨R e_i, e_j⟩)`` as a function of the pair."""
+class Representation(NamedTuple):
+    """``sigmoid(scale · ⟨R e_i, e_j⟩)`` as a function of the pair, arrays of shape ``(n, dimension)``."""
 
     vectors: Array
     rotated: Array
@@ -146,6 +144,6 @@ def preference_representation(
     rotated = np.empty_like(vectors)
     rotated[:, 0::2], rotated[:, 1::2] = -vectors[:, 1::2], vectors[:, 0::2]
     game = PreferenceGame(
-        PairwisePayoff(_Representation(vectors, rotated, ensure_positive("scale", scale)), len(vectors)), beta, reference
+        PairwisePayoff(Representation(vectors, rotated, ensure_positive("scale", scale)), len(vectors)), beta, reference
     )
     return game.materialized() if game.n <= _STORED else game

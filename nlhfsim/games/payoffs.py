@@ -52,7 +52,7 @@ class PairwisePayoff(NamedTuple):
         Number of actions.
     """
 
-    function: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Array]
+    function: Any
     size: int
 
 
@@ -75,19 +75,19 @@ class Context(NamedTuple):
     Attributes
     ----------
     payoff : Payoff
-        The advantages A.
+        The advantages A: a payoff form, or what stands for one during a run, such as `nlhfsim.games.votes.SampledPayoff`.
     log_reference : numpy.ndarray
         log ρ, shape ``(n,)``.
     beta : float
         Regularization β ≥ 0.
     """
 
-    payoff: Payoff
+    payoff: Any
     log_reference: Array
     beta: float
 
 
-def advantage(payoff: Payoff, policy: Array) -> Array:
+def advantage(payoff: Any, policy: Array) -> Array:
     """Return Aπ for policies in probability space, shape ``(..., n)``: how much each action gains against π.
 
     Raises
@@ -97,6 +97,8 @@ def advantage(payoff: Payoff, policy: Array) -> Array:
     """
     # With more than two axes NumPy would multiply block by block.
     rows = policy if policy.ndim <= 2 else policy.reshape(-1, policy.shape[-1])
+    if not isinstance(payoff, FORMS):  # a form that is made for a run, not for a game, knows its product itself
+        return np.asarray(payoff.product(policy))
     if isinstance(payoff, LowRankPayoff):
         gains = (rows @ payoff.right) @ payoff.left.T - (rows @ payoff.left) @ payoff.right.T
     elif isinstance(payoff, PairwisePayoff):

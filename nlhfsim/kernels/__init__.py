@@ -16,9 +16,23 @@ from numba import njit
 from numba.extending import overload
 
 from nlhfsim import loop_cache
-from nlhfsim.kernels.overloads import all_finite, copy_to
+from nlhfsim.kernels.comparisons import callable_payoff
+from nlhfsim.kernels.overloads import add_policy_to, add_to, all_finite, copy_to, log_mean_to, mean_to
+from nlhfsim.pairs import run_pairs
 
-__all__ = ["all_finite", "compilable", "compile_loop", "copy_to"]
+__all__ = [
+    "add_policy_to",
+    "add_to",
+    "all_finite",
+    "callable_payoff",
+    "compilable",
+    "compile_loop",
+    "compile_pairs",
+    "copy_to",
+    "log_mean_to",
+    "mean_to",
+]
+_IN_LOOPS = ("add_policy_to", "add_to", "all_finite", "copy_to", "log_mean_to", "mean_to")
 
 
 @functools.cache
@@ -28,7 +42,9 @@ def compilable(helper: Callable[..., Any]) -> None:
 
 
 @functools.cache
-def compile_loop(step: Callable[..., Any], fields: tuple[str, ...], in_place: bool = False) -> Callable[..., Any]:
+def compile_loop(
+    step: Callable[..., Any], fields: tuple[str, ...], in_place: bool = False, average: str | None = None
+) -> Callable[..., Any]:
     """Compile a method's step together with the loop around it.
 
     A step of this package is kept on disk, so that a second process does not compile it again; see `loop_cache`.
@@ -41,15 +57,30 @@ def compile_loop(step: Callable[..., Any], fields: tuple[str, ...], in_place: bo
         The fields of its state.
     in_place : bool
         Whether `step` is a kernel, ``kernel(state, context, step_size, params, policy, gain, half)``, that overwrites the state.
+    average : str, optional
+        ``"policies"`` or ``"parameters"``: what is averaged over time and recorded.
 
     Returns
     -------
     callable
         See `nlhfsim.loop_cache.LOOP`. It releases the global interpreter lock.
     """
-    cached = loop_cache.load(step, fields, in_place)
+    return _compiled(
+        step, f"_{average}" if average else "", lambda cached: loop_cache.source(fields, in_place, average, cached=cached)
+    )
+
+
+@functools.cache
+def compile_pairs() -> Callable[..., Any]:
+    """Compile `nlhfsim.pairs.run_pairs`, the loop of all methods that learn from pairs."""
+    return _compiled(run_pairs, "", lambda cached: loop_cache.PAIRS.replace("CACHE", str(cached)))
+
+
+def _compiled(step: Callable[..., Any], name: str, source: Callable[[bool], str]) -> Callable[..., Any]:
+    """Return the loop with this source, through the cache on disk where there is one."""
+    cached = loop_cache.load(step, name, source(True))
     if cached is not None:
         return cached
-    names = {"njit": njit, "np": np, "all_finite": all_finite, "copy_to": copy_to, "plain_step": step}
-    exec(loop_cache.source(fields, in_place, cached=False), names)
-    return names["loop"]  # type: ignore[return-value]
+    names: dict[str, Any] = {"njit": njit, "np": np, "plain_step": step} | {name: globals()[name] for name in _IN_LOOPS}
+    exec(source(False), names)
+    return names["loop"]  # type: ignore[no-any-return]

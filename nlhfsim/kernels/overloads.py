@@ -8,6 +8,7 @@ import numpy as np
 from numba.extending import overload
 
 from nlhfsim.games.payoffs import DensePayoff, LowRankPayoff, advantage
+from nlhfsim.games.votes import SampledPayoff, estimate_to
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to, mirror_to, mixture_to, prox_to
 from nlhfsim.kernels import many, one, rows
 from nlhfsim.simplex import exp, expect, log_softmax
@@ -35,6 +36,8 @@ def _log_softmax_to(out: Any, logits: Any) -> Any:
 @overload(advantage_to, strict=False)
 def _advantage_to(out: Any, payoff: Any, policy: Any) -> Any:
     form = getattr(payoff, "instance_class", None)
+    if form is SampledPayoff:
+        return lambda out, payoff, policy: estimate_to(out, payoff, policy)
     if form is DensePayoff:
         chosen = _loops(out).dense
         return lambda out, payoff, policy: chosen(out, payoff.matrix, policy)
@@ -131,3 +134,32 @@ def copy_to(out: Any, values: Any) -> None:
 def _copy_to(out: Any, values: Any) -> Any:
     chosen = one.copy if out.ndim == 1 else _loops(values).copy
     return lambda out, values: chosen(out, values)
+
+
+def add_to(sums: Any, logits: Any) -> None:
+    """Add θ to the sums, both of shape ``(n,)``."""
+    for i in range(len(sums)):
+        sums[i] += logits[i]
+
+
+def add_policy_to(sums: Any, logits: Any) -> None:
+    """Add softmax(θ) to the sums, both of shape ``(n,)``."""
+    policy = exp(log_softmax(logits))
+    for i in range(len(sums)):
+        sums[i] += policy[i]
+
+
+def mean_to(out: Any, sums: Any, count: int) -> None:
+    """Write the mean of `count` terms to `out`, shape ``(n,)``."""
+    for i in range(len(out)):
+        out[i] = sums[i] / count
+
+
+def log_mean_to(out: Any, sums: Any, count: int) -> None:
+    """Write the log of the mean of `count` terms to `out`, shape ``(n,)``."""
+    for i in range(len(out)):
+        out[i] = np.log(sums[i] / count)
+
+
+for _helper in (add_to, add_policy_to, mean_to, log_mean_to):
+    overload(_helper, strict=False)(lambda *arguments, _helper=_helper: _helper)
