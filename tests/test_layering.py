@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
-    errors simplex sources games in_place sum_tree pairs datasets solvers equilibrium loop_cache kernels dynamics parametrizations feedback
-    metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report llm cli
+    errors simplex sources games in_place sum_tree pairs datasets solvers equilibrium loop_cache kernels dynamics parametrizations
+    feedback metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report llm cli
     __main__
 """.split()
 
