@@ -16,7 +16,7 @@ from nlhfsim.errors import InputError, ensure_choice
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simulate import solved_target, warn_flat
 from nlhfsim.trajectory import Trajectory
-from nlhfsim.tuning import Contestant, Finished, Settings, Tuning, contestant_of, ensure_budget, frame_of, tune_on
+from nlhfsim.tuning import Contestant, Finished, Settings, Tuning, contestant_of, frame_of, settings_of, tune_on
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Comparison:
     ----------
     rows : tuple of dict
         One a method, as given: ``dynamics``, ``params``, ``runs``, ``steps``, ``oracle_calls``, ``queries``, ``final_kl``,
-        ``final_exploitability``, ``final_gap0`` (medians over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to
-        that exploitability, exact up to 20,000 steps, ``inf`` if never), ``fitted_factor`` (of the KL a step),
-        ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven), ``grid_points`` (0: run as given),
+        ``final_exploitability``, ``final_gap0`` (medians over runs), ``final_kl_q95``, ``final_exploitability_q95`` (their 95 %
+        quantiles over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to that exploitability, exact up to 20,000
+        steps, ``inf`` if never), with sampled feedback ``queries_to_1e-2`` and ``queries_to_1e-3``,
+        ``fitted_factor`` (of the KL a step), ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven), ``grid_points`` (0: run as given),
         ``at_edge``, ``status``.
     trajectories : tuple of Trajectory
         The runs behind the rows.
@@ -49,17 +50,20 @@ class Comparison:
         return frame_of(self.rows)
 
     def plot(self, metric: str = "kl", ax: Any = None) -> Any:
-        """Draw `metric` of every method against oracle calls, and return the matplotlib axes."""
+        """Draw `metric` of every method against oracle calls, or votes, and return the matplotlib axes."""
         from nlhfsim import plots
 
-        return plots.convergence(self.trajectories, metric=metric, ax=ax)
+        clock = "queries" if any(t.queries.any() for t in self.trajectories) else "oracle_calls"
+        return plots.convergence(self.trajectories, metric=metric, clock=clock, ax=ax)
 
 
 def compare(
     game: PreferenceGame,
     methods: Iterable[Any],
     *,
-    oracle_calls: int = 2000,
+    oracle_calls: int | None = None,
+    queries: int | None = None,
+    feedback: Any = None,
     step_sizes: npt.ArrayLike | Mapping[str, Any] | str | None = None,
     metric: str | None = None,
     runs: int = 1,
@@ -67,7 +71,7 @@ def compare(
     start: Any = None,
     equilibrium: Equilibrium | None = None,
 ) -> Comparison:
-    """Compare methods on a game at equal oracle calls.
+    """Compare methods on a game at equal oracle calls, or at equal queries.
 
     Parameters
     ----------
@@ -75,8 +79,12 @@ def compare(
         The game.
     methods : iterable of Dynamics, factory or str
         The methods. One whose oracle calls cannot be counted (`ProximalPoint`) is refused.
-    oracle_calls : int
-        Budget of every method; a method with c calls a step makes ``oracle_calls // c`` steps.
+    oracle_calls : int, optional
+        Budget of every method (default: 2000); a method with c calls a step makes ``oracle_calls // c`` steps.
+    queries : int, optional
+        Budget in votes instead: a method with c calls a step and batches of b pairs makes ``queries // (c b)`` steps.
+    feedback : str or Sampled, optional
+        As for `nlhfsim.simulate`. Default: exact, or, with a budget of queries, ``nl.Sampled()``, one vote an oracle call.
     step_sizes : array_like, mapping or "default", optional
         None: an instance with a step size runs as given, all else is tuned on the default grid (see `tune`). ``"default"``:
         every method is tuned on the default grid; an array: on these step sizes. A mapping gives a grid (of steps, or of
@@ -109,7 +117,7 @@ def compare(
         raise InputError("methods is empty, must name at least one method")
     contestants = [contestant_of(method) for method in chosen]
     target = solved_target(game, equilibrium)
-    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, target)
+    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, target)
     for contestant in contestants:
         settings.steps(contestant.dynamics)
     criterion = settings.metric(metric)
@@ -126,7 +134,7 @@ def compare(
             best, trajectory = tuning.best, tuning.trajectory
         tunings.append(tuning)
         trajectories.append(trajectory)
-        rows.append(_row(game, best, trajectory, tuning))
+        rows.append(_row(settings, best, trajectory, tuning))
     warn_flat(trajectories[0])
     return Comparison(tuple(rows), tuple(trajectories), tuple(tunings), target)
 
@@ -145,10 +153,15 @@ def _grid_for(contestant: Contestant, step_sizes: Any) -> Any:
     return unnamed if step_sizes is None or contestant.dynamics.method.scheduled is None else step_sizes
 
 
-def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
+def _row(settings: Settings, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
+    game, exact = settings.game, settings.feedback is None
     resolved = dynamics.resolve(game.contexts)
     whole = Finished(trajectory, slice(None))
-    passages = {f"calls_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps) for eps in (1e-3, 1e-6)}
+    clock, levels = ("oracle_calls", (1e-3, 1e-6)) if exact else ("queries", (1e-2, 1e-3))
+    word = "calls" if exact else "queries"
+    passages = {
+        f"{word}_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps, clock=clock) for eps in levels
+    }
     return {
         "dynamics": resolved.name,
         "params": resolved.parameters,
@@ -159,11 +172,13 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         "final_kl": whole.final("kl"),
         "final_exploitability": whole.final("exploitability"),
         "final_gap0": whole.final("gap0"),
+        "final_kl_q95": whole.final("kl", 0.95),
+        "final_exploitability_q95": whole.final("exploitability", 0.95),
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
         # A biased method has at best a neighbourhood of π* proven at a constant step.
-        "in_proven_range": in_proven_range(game, resolved) if resolved.method.fixed_point == "nash" else None,
+        "in_proven_range": in_proven_range(game, resolved) if exact and resolved.method.fixed_point == "nash" else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
         "status": whole.status,

@@ -14,7 +14,7 @@ from nlhfsim.games.payoffs import Context
 from nlhfsim.games.votes import POLICY, REFERENCE, UNIFORM, SampledPayoff
 
 CANDIDATES = {"uniform": UNIFORM, "reference": REFERENCE, "policy": POLICY}
-_STREAM = 1
+_STREAMS = {"runs": 1, "tuning": 2}
 """Marks the streams of feedback among all that come from a seed."""
 
 
@@ -95,9 +95,9 @@ def ensure_sampled(dynamics: Dynamics) -> None:
         raise InputError(f"{dynamics.name} has no sampled form: {why}; or use feedback='exact'")
 
 
-def generator_of(seed: int, run: int, context: int) -> np.random.Generator:
+def generator_of(seed: int, run: int, context: int, stream: str = "runs") -> np.random.Generator:
     """Return the generator of one run in one context: streams of different runs, contexts and seeds are independent."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, run, context))))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAMS[stream], run, context))))
 
 
 def sampled_context(context: Context, feedback: Sampled, generator: np.random.Generator) -> Context:

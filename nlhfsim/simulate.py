@@ -182,6 +182,8 @@ class Plan:
     feedback: Feedback = None
     average: str | None = None
     threads: int | None = None
+    stream: str = "runs"
+    """Which of the independent streams of votes: those of runs that are reported, or of runs that choose parameters."""
 
     @property
     def pairs(self) -> Pairs | None:
@@ -261,7 +263,7 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
         log_policy = np.array(logs[numbers if together(plan) else numbers[0], k])
         generator = None
         if plan.feedback is not None:
-            generator = generator_of(plan.seed, numbers[0], k)
+            generator = generator_of(plan.seed, numbers[0], k, plan.stream)
             context = sampled_context(context, plan.feedback, generator)
         if pairs is not None:
             return _Begun(start_pairs(log_policy, pairs, plan.average is not None), context, generator, None)

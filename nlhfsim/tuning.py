@@ -15,6 +15,7 @@ from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
+from nlhfsim.feedback import Feedback, Sampled, ensure_feedback, ensure_sampled
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simulate import Plan, compiles, execute, execute_from, solved_target, start_policies, warn_flat
 from nlhfsim.trajectory import Trajectory
@@ -29,6 +30,8 @@ _WORTH_IT = 3 * 10**9
 """Multiplications of a tuning from which on its runs go side by side."""
 _AT_ONCE = 2**22
 """Entries of the policies of runs that go side by side."""
+_TRIES = 16
+"""Up to so many runs judge a grid point with sampled feedback."""
 CONVERGED = 1e-12
 """Values at or below it rank by how early they were reached: beyond it lies rounding."""
 
@@ -68,14 +71,16 @@ def tune(
     method: Any,
     grid: npt.ArrayLike | Mapping[str, Sequence[Any]] | None = None,
     *,
-    oracle_calls: int = 2000,
+    oracle_calls: int | None = None,
+    queries: int | None = None,
+    feedback: Any = None,
     metric: str | None = None,
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
     equilibrium: Equilibrium | None = None,
 ) -> Tuning:
-    """Return the best parameters of a method on a game at a budget of oracle calls.
+    """Return the best parameters of a method on a game at a budget of oracle calls, or of queries.
 
     Parameters
     ----------
@@ -86,8 +91,11 @@ def tune(
     grid : array_like or mapping, optional
         Step sizes, or values for several parameters by name (their product is tried). Default: step sizes from 0.01 to 100,
         six a decade; for a bare method times the values that its metadata names for other parameters.
-    oracle_calls : int
-        Budget of every grid point.
+    oracle_calls, queries : int, optional
+        Budget of every grid point: oracle calls (default: 2000), or, with sampled feedback, queries.
+    feedback : str or Sampled, optional
+        As for `simulate`. Default: exact, or, with a budget of queries, ``nl.Sampled()``. With sampled feedback a grid point is
+        judged by up to 16 runs whose votes are others than those of the final runs, so that the best point is not a lucky one.
     metric : str, optional
         ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0), at the end of the budget, median over
         runs; among values at or below 1e-12 the earliest.
@@ -107,7 +115,7 @@ def tune(
     >>> tuning.best
     NashMirrorProx(step_size=2)
     """
-    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, solved_target(game, equilibrium))
+    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, solved_target(game, equilibrium))
     contestant = contestant_of(method)
     tuning = tune_on(settings, contestant, contestant.default_grid() if grid is None else grid, settings.metric(metric))
     warn_flat(tuning.trajectory)
@@ -147,6 +155,9 @@ class Settings:
 
     game: PreferenceGame
     budget: int
+    clock: str
+    """What the budget counts: ``"oracle_calls"`` or ``"queries"``."""
+    feedback: Feedback
     runs: int
     seed: int
     start: Any
@@ -154,15 +165,19 @@ class Settings:
 
     def steps(self, dynamics: Dynamics) -> int:
         """Return how many steps the budget buys."""
+        if self.feedback is not None:
+            ensure_sampled(dynamics)
         if dynamics.method.oracle_calls is None:
             raise InputError(
                 f"{dynamics.name} cannot be compared at equal oracle calls: those of its inner solver are not counted; "
                 "run it with simulate, or compare ProximalPG, which plays the same sub-games by gradient steps"
             )
-        calls = dynamics.method.oracle_calls(dynamics.params)
-        if calls > self.budget:
-            raise InputError(f"oracle_calls = {self.budget} must be at least {calls}, one step of {dynamics.name}")
-        return self.budget // calls
+        batch = 1 if self.clock == "oracle_calls" or self.feedback is None else self.feedback.batch_size
+        step = dynamics.method.oracle_calls(dynamics.params) * batch
+        first = dynamics.method.initial_calls * batch if self.clock == "queries" else 0
+        if first + step > self.budget:
+            raise InputError(f"{self.clock} = {self.budget} must be at least {first + step}, one step of {dynamics.name}")
+        return (self.budget - first) // step
 
     def metric(self, name: str | None) -> str:
         """Return what tuning minimizes: by default KL, at β = 0, where π* need not be unique, the unregularized gap."""
@@ -175,13 +190,17 @@ class Settings:
         return chosen
 
     def run(self, dynamics: Dynamics) -> Trajectory:
-        """Run one method for the budget, every step recorded where that is in reach."""
+        """Run one method for the budget, with exact feedback every step recorded where that is in reach."""
         plan = self._plan(dynamics)
+        if self.feedback is not None:
+            return execute(plan, self.start)
         keep = "all" if self.game.n * self.game.n_contexts <= 1000 else "final"
         return execute(replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep), self.start)
 
     def run_all(self, instances: Sequence[Dynamics]) -> list[Finished]:
         """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
+        if self.feedback is not None:
+            return [self._try(instance) for instance in instances]
         groups: dict[Any, list[int]] = {}
         work = len(instances) * self.budget * self.runs * self.game.n_contexts * (self.game.n**2 + 100)
         for index, one in enumerate(instances):
@@ -205,6 +224,13 @@ class Settings:
                     finished[index] = Finished(trajectory, slice(position * runs, (position + 1) * runs))
         return [finished[index] for index in range(len(instances))]
 
+    def _try(self, instance: Dynamics) -> Finished:
+        """Run one instance with sampled feedback, on votes of its own, and record the end only."""
+        plan = self._plan(instance)
+        logs = start_policies(self.game, self.start, plan.runs, plan.seed)[:_TRIES]
+        plan = replace(plan, record_every=max(plan.n_steps, 1), stream="tuning")
+        return Finished(execute_from(plan, logs), slice(None))
+
     def _plan(self, dynamics: Dynamics) -> Plan:
         resolved = dynamics.resolve(self.game.contexts)
         return Plan(
@@ -216,7 +242,8 @@ class Settings:
             record_every=None,
             keep_policies="final",
             equilibrium=self.equilibrium,
-            compiled=compiles(self.game, resolved),
+            compiled=compiles(self.game, resolved, self.feedback),
+            feedback=self.feedback,
         )
 
 
@@ -226,15 +253,17 @@ class Finished(NamedTuple):
     trajectory: Trajectory
     runs: slice
 
-    def final(self, metric: str) -> float:
-        """Return the median over runs of a metric at the end."""
-        return float(np.median(self.trajectory.metric(metric)[self.runs, -1]))
+    def final(self, metric: str, level: float = 0.5) -> float:
+        """Return the median over runs, or another quantile, of a metric at the end; NaN if a run diverged."""
+        return float(np.quantile(self.trajectory.metric(metric)[self.runs, -1], level))
 
     def rank(self, metric: str) -> tuple[float, float]:
         """Return what orders grid points: the value reached, then, once it is converged, how early."""
         value = self.final(metric)
         if math.isnan(value):
             return math.inf, math.inf
+        if value > CONVERGED:
+            return value, math.inf
         passage = float(np.median(self.trajectory.first_passage(metric, CONVERGED)[self.runs]))
         return max(value, CONVERGED), passage
 
@@ -244,9 +273,28 @@ class Finished(NamedTuple):
         return "diverged" if "diverged" in self.trajectory.status[self.runs] else "completed"
 
 
-def ensure_budget(oracle_calls: Any) -> int:
-    """Return a budget of oracle calls, at least one."""
-    return ensure_integer("oracle_calls", oracle_calls, 1)
+def settings_of(
+    game: PreferenceGame,
+    oracle_calls: Any,
+    queries: Any,
+    feedback: Any,
+    runs: int,
+    seed: int,
+    start: Any,
+    equilibrium: Equilibrium,
+) -> Settings:
+    """Return validated settings from the arguments of `tune` and `compare`."""
+    if oracle_calls is not None and queries is not None:
+        raise InputError("give oracle_calls or queries, the budget of every method, not both")
+    votes = Sampled() if queries is not None and feedback is None else ensure_feedback(feedback)
+    if queries is None:
+        budget = ensure_integer("oracle_calls", 2000 if oracle_calls is None else oracle_calls, 1)
+        return Settings(game, budget, "oracle_calls", votes, runs, seed, start, equilibrium)
+    if votes is None:
+        raise InputError(
+            f"queries = {queries} is a budget of votes, but feedback is exact; give oracle_calls, or nl.Sampled(...)"
+        )
+    return Settings(game, ensure_integer("queries", queries, 1), "queries", votes, runs, seed, start, equilibrium)
 
 
 def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ COLUMNS = {
         "final_kl",
         "final_exploitability",
         "final_gap0",
+        "final_kl_q95",
+        "final_exploitability_q95",
         "calls_to_1e-3",
     ),
     *("calls_to_1e-6", "fitted_factor", "proven_factor", "in_proven_range", "grid_points", "at_edge", "status"),
@@ -292,3 +294,69 @@ def test_tables_hold_the_rows(cycle: nl.PreferenceGame, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtraError, match=r"pip install nlhfsim\[data\]"):
         table.to_frame()
+
+
+# --- equal votes ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_gets_the_same_votes(cycle: nl.PreferenceGame) -> None:
+    """c calls a step, b votes a call: budget // (c b) steps; a first look is paid for; a budget of votes means votes."""
+    methods = [
+        dynamics.NaturalPG(0.1),
+        dynamics.NashMirrorProx(1.0),
+        dynamics.OptimisticMirrorDescent(1.0),
+        dynamics.ProximalPG(2.0, 0.8, 20),
+    ]
+    table = nl.compare(cycle, methods, queries=500, feedback=nl.Sampled(batch_size=4), start=START)
+    assert [row["steps"] for row in table.rows] == [125, 62, 124, 6]
+    assert [row["queries"] for row in table.rows] == [500, 496, 500, 480]
+    renamed = {"calls_to_1e-3": "queries_to_1e-2", "calls_to_1e-6": "queries_to_1e-3"}
+    assert all(set(row) == {renamed.get(name, name) for name in COLUMNS} for row in table.rows)
+    assert all(row["in_proven_range"] is None and row["proven_factor"] is None for row in table.rows)
+    one_vote = nl.compare(cycle, methods[:1], queries=30, start=START).trajectories[0]
+    assert one_vote.feedback == {"batch_size": 1, "votes": True, "candidates": "uniform"} and one_vote.steps[-1] == 30
+    calls = nl.compare(cycle, methods[:1], oracle_calls=30, feedback=nl.Sampled(batch_size=4), start=START).rows[0]
+    assert (calls["steps"], calls["queries"]) == (30, 120)
+
+
+def test_sampled_rows_are_what_simulate_says(cycle: nl.PreferenceGame) -> None:
+    """Quantiles, first passages in votes and the final runs are those of the method run alone with the same seed."""
+    feedback = nl.Sampled(batch_size=2)
+    table = nl.compare(cycle, [dynamics.SelfPlayPG(0.3)], queries=4000, feedback=feedback, runs=5, seed=3, start=START)
+    alone = nl.simulate(cycle, dynamics.SelfPlayPG(0.3), 2000, feedback=feedback, runs=5, seed=3, start=START)
+    row = table.rows[0]
+    assert (table.trajectories[0].kl == alone.kl).all()
+    assert row["final_kl"] == np.sort(alone.kl[:, -1])[2] and row["final_kl_q95"] == np.quantile(alone.kl[:, -1], 0.95)
+    assert row["queries_to_1e-2"] == np.median(alone.first_passage("exploitability", 1e-2, clock="queries"))
+
+
+def test_a_grid_point_is_judged_by_votes_of_its_own(cycle: nl.PreferenceGame) -> None:
+    """The best of a grid of one is run again with other votes than those that chose it; and the same call, the same bits."""
+    given: dict[str, Any] = {"queries": 300, "runs": 3, "start": START}
+    first, second = (nl.tune(cycle, "SelfPlayPG", [0.3], **given) for _ in range(2))
+    assert first.grid[0]["value"] != np.median(first.trajectory.kl[:, -1])
+    assert first.grid == second.grid and (first.trajectory.kl == second.trajectory.kl).all()
+    best = nl.tune(cycle, "SelfPlayPG", [1e-6, 0.3, 50.0], **(given | {"queries": 20_000})).best
+    assert best.step_size == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"oracle_calls": 5, "queries": 5}, "oracle_calls or queries"),
+        ({"queries": 100, "feedback": "exact"}, "feedback is exact"),
+        ({"queries": 0}, "queries = 0 must be at least 1"),
+        ({"queries": 3, "feedback": nl.Sampled(batch_size=4)}, "queries = 3 must be at least 4, one step of NashMD"),
+        ({"queries": 100, "feedback": "votes"}, "feedback = 'votes' is unknown"),
+    ],
+)
+def test_bad_budgets_of_votes_are_refused(given: dict[str, Any], message: str, cycle: nl.PreferenceGame) -> None:
+    """Two budgets, votes without sampling, less than a batch, unknown feedback."""
+    with pytest.raises(InputError, match=message):
+        nl.compare(cycle, [dynamics.NashMD(0.1)], start=START, **given)
+
+
+def test_a_method_without_a_sampled_form_is_refused(cycle: nl.PreferenceGame) -> None:
+    """Fictitious play's best response is not linear in what it reads."""
+    with pytest.raises(InputError, match="FictitiousPlay has no sampled form"):
+        nl.compare(cycle, ["FictitiousPlay"], queries=100, start=START)
