@@ -30,8 +30,8 @@ class Comparison:
         ``final_exploitability``, ``final_gap0`` (medians over runs), ``final_kl_q95``, ``final_exploitability_q95`` (their 95 %
         quantiles over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to that exploitability, exact up to 20,000
         steps, ``inf`` if never), with sampled feedback ``queries_to_1e-2`` and ``queries_to_1e-3``,
-        ``fitted_factor`` (of the KL a step), ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven), ``grid_points`` (0: run as given),
-        ``at_edge``, ``status``.
+        ``fitted_factor`` (of the KL a step), ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven),
+        ``grid_points`` (0: run as given), ``at_edge``, ``status``.
     trajectories : tuple of Trajectory
         The runs behind the rows.
     tunings : tuple of Tuning or None
