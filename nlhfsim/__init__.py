@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
+    from nlhfsim.experiment import Experiment, experiment
     from nlhfsim.feedback import Sampled
     from nlhfsim.flow import Flow, flow
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.games.responses import best_response, exploitability
+    from nlhfsim.high_probability import HighProbability, high_probability
     from nlhfsim.simplex import kl, span
     from nlhfsim.simulate import simulate
     from nlhfsim.sources import cite
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "compare",
     "Equilibrium": "equilibrium",
+    "Experiment": "experiment",
     "Flow": "flow",
+    "HighProbability": "high_probability",
     "PreferenceGame": "games.game",
     "Sampled": "feedback",
     "Trajectory": "trajectory",
@@ -39,7 +43,9 @@ _HOME = {
     "cite": "sources",
     "compare": "compare",
     "exploitability": "games.responses",
+    "experiment": "experiment",
     "flow": "flow",
+    "high_probability": "high_probability",
     "kl": "simplex",
     "load": "trajectory",
     "simulate": "simulate",
@@ -55,7 +61,9 @@ _MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "
 __all__ = [
     "Comparison",
     "Equilibrium",
+    "Experiment",
     "Flow",
+    "HighProbability",
     "PreferenceGame",
     "Sampled",
     "Trajectory",
@@ -66,9 +74,11 @@ __all__ = [
     "datasets",
     "dynamics",
     "errors",
+    "experiment",
     "exploitability",
     "flow",
     "games",
+    "high_probability",
     "kl",
     "load",
     "metrics",

@@ -13,13 +13,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
     errors simplex sources games in_place sum_tree pairs datasets solvers equilibrium loop_cache kernels dynamics parametrizations
-    feedback metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report llm cli
-    __main__
+    feedback metrics trajectory high_probability loop simulate flow stability tuning compare experiment claims verify testing
+    sweep plots report llm cli __main__
 """.split()
 
 # Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find
 # one by its name.
-CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots"), ("sources", "dynamics")}
+CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots"), ("experiment", "plots"), ("sources", "dynamics")}
 
 # Where everything stands before, the package may be used as its users do: `import nlhfsim`.
 FRONT_DOOR = {"cli", "__main__"}

@@ -6,6 +6,7 @@ show ``axes.figure``; `save` writes it to a file.
 """
 
 from nlhfsim.plots.curves import convergence
+from nlhfsim.plots.experiment import experiment
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
@@ -17,6 +18,7 @@ __all__ = [
     "SINGLE",
     "colour_of",
     "convergence",
+    "experiment",
     "flow",
     "phase_portrait",
     "policy_bars",

@@ -1,0 +1,71 @@
+"""Where a method stops being stable: linearizations at the equilibrium."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nlhfsim.equilibrium import Equilibrium
+from nlhfsim.errors import Array, InputError
+from nlhfsim.games.game import PreferenceGame
+from nlhfsim.games.payoffs import dense
+
+
+class SelfPlaySpectrum(NamedTuple):
+    """What the linearization of self-play policy gradient says; see `self_play_spectrum`.
+
+    Attributes
+    ----------
+    critical_step : float
+        γ_c: a constant step is locally stable exactly below it.
+    slowest_rate : float
+        λ₀ = min -Re λ: near π* the flow shrinks θ - θ* by exp(-λ₀ t), so steps γ_t = c/(t + t0) need cλ₀ ≥ 1 for the rate 1/t.
+    """
+
+    critical_step: float
+    slowest_rate: float
+
+
+def self_play_spectrum(game: PreferenceGame, equilibrium: Equilibrium) -> SelfPlaySpectrum:
+    """Return the critical step and the slowest rate of `SelfPlayPG` at the equilibrium, the worst over contexts.
+
+    With λ the eigenvalues of J(π*)(A J(π*) - βI) on the logits without their constant, γ_c = min -2 Re λ/|λ|² and λ₀ = min -Re λ
+    (theory of this project, `critical-step`).
+
+    Parameters
+    ----------
+    game : PreferenceGame
+        A game with β > 0 that can be written as a matrix.
+    equilibrium : Equilibrium
+        Its equilibrium.
+
+    Raises
+    ------
+    InputError
+        If β = 0, where no constant step is stable on a cycle.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> from nlhfsim.stability import self_play_spectrum
+    >>> game = nl.games.rock_paper_scissors(beta=0.1)    # γ_c = 6β/(β² + 1/12) = 6.4286 on the uniform cycle, λ₀ = β/3
+    >>> spectrum = self_play_spectrum(game, nl.solve(game))
+    >>> round(spectrum.critical_step, 4), round(spectrum.slowest_rate, 4)
+    (6.4286, 0.0333)
+    """
+    if game.beta == 0:
+        raise InputError("the critical step needs beta > 0: at beta = 0 no constant step is stable on a cycle")
+    policies = equilibrium.policy.reshape(game.n_contexts, game.n)
+    values = np.concatenate([_eigenvalues(dense(c.payoff), pi, game.beta) for c, pi in zip(game.contexts, policies)])
+    steps = -2 * values.real / np.abs(values) ** 2
+    return SelfPlaySpectrum(float(steps.min(initial=np.inf)), float((-values.real).min(initial=np.inf)))
+
+
+def _eigenvalues(advantages: Array, policy: Array, beta: float) -> Array:
+    """Return the eigenvalues of the linearization on the space of logits modulo constants, shape ``(n - 1,)``."""
+    n = len(policy)
+    covariance = np.diag(policy) - np.outer(policy, policy)
+    # An orthonormal basis of the vectors that add up to 0; J maps into them.
+    basis = np.linalg.qr(np.eye(n) - 1 / n)[0][:, : n - 1]
+    return np.asarray(np.linalg.eigvals(basis.T @ covariance @ (advantages @ covariance - beta * np.eye(n)) @ basis))
