@@ -19,13 +19,17 @@ from benchmarks import (
     handwritten,
     latency,
     low_rank,
+    pair_checks,
+    pair_rivals,
     rivals,
     runs,
+    sampled,
     section4,
     solvers,
     steps,
 )
 from benchmarks._measure import NOT_INSTALLED, DisagreementError, Floats, Report
+from benchmarks.pair_rivals import PairProblem, PairRun
 from benchmarks.rivals import NotInstalledError, Problem, Run
 
 MACHINE = {"cpu", "cores", "python", "versions", "blas", "threads", "date", "commit", "load_average"}
@@ -168,6 +172,90 @@ def test_low_rank_sizes_are_skipped_while_the_form_is_dense(tmp_path: Path, monk
     monkeypatch.setattr(low_rank, "is_dense", lambda: True)
     [row] = low_rank.run(quick=True, out=tmp_path, sizes=(1_000_000,)).rows
     assert row["note"].startswith("not run: the form is dense")
+
+
+def twice(asked: PairProblem) -> PairRun:
+    """A sampled step that forgets the half."""
+    return pair_rivals.numpy_closed_form(asked._replace(step_size=2 * asked.step_size))
+
+
+def flipped(asked: PairProblem) -> PairRun:
+    """A sampled step with the sign of βh turned round at the start: θ - log ρ is turned round by a reflected ρ."""
+    reflected = np.exp(first_passages.normalized(2 * asked.start - asked.log_reference))
+    return pair_rivals.numpy_closed_form(asked._replace(game=asked.game.with_reference(reflected)))
+
+
+def stale(asked: PairProblem) -> PairRun:
+    """A sampled step that draws from the policy of the start for ever: right at first."""
+    n, reference = len(asked.start), asked.log_reference
+
+    def one(n_steps: int, seed: int) -> Floats:
+        rng, logits = np.random.default_rng(seed), asked.start.copy()
+        for y, z in rng.choice(n, (n_steps, 2), p=np.exp(asked.start)):
+            h = logits[y] - reference[y] - logits[z] + reference[z]
+            move = asked.step_size * (float(rng.random() < asked.preferences[y, z]) - 0.5 - asked.game.beta * h) / 2
+            logits[y], logits[z] = logits[y] + move, logits[z] - move * (y != z)
+        return logits
+
+    return pair_rivals.each(one)
+
+
+CAREFUL = sampled.Contestant("NumPy", pair_rivals.numpy_closed_form, samples=4000, runs=100)
+
+
+def test_sampled_steps_are_timed_beside_what_is_there_and_say_what_is_not(tmp_path: Path) -> None:
+    few = (CAREFUL, CAREFUL._replace(name="absent", make=missing))
+    report = sampled.run(quick=True, out=tmp_path, sizes=(3,), contestants=few, tables=("steps",))
+    by_numpy, absent = report.rows
+    assert by_numpy["z_gradient"] < pair_checks.LARGEST_Z and by_numpy["z_distance"] < pair_checks.LARGEST_DISTANCE_Z
+    assert absent["note"] == NOT_INSTALLED and "ns_min" not in absent
+
+
+@pytest.mark.parametrize(("make", "words"), [(twice, "exact gradient"), (flipped, "exact gradient"), (stale, "mean KL")])
+def test_a_broken_sampled_step_is_caught(make: Callable[[PairProblem], PairRun], words: str, tmp_path: Path) -> None:
+    broken = [CAREFUL._replace(name="broken", make=make)]
+    with pytest.raises(DisagreementError, match=f"broken at n = 5: .*{words}"):
+        sampled.run(quick=True, out=tmp_path, sizes=(5,), contestants=broken, tables=("steps",))
+
+
+@pytest.mark.parametrize("make", [twice, flipped])
+def test_a_broken_sampled_step_is_caught_where_no_matrix_is_written_out(make: Callable[[PairProblem], PairRun]) -> None:
+    asked = pair_rivals.low_rank_problem(200, step_size=pair_checks.FROZEN)
+    moments = pair_checks.drawn_moments(asked)
+    pair_checks.ensure_unbiased("right", pair_rivals.numpy_closed_form(asked), asked, moments, 4000)
+    with pytest.raises(DisagreementError, match="exact gradient"):
+        pair_checks.ensure_unbiased("broken", make(asked), asked, moments, 4000)
+
+
+def test_a_batch_that_sums_where_it_should_average_is_caught() -> None:
+    asked = pair_rivals.pair_problem(5, step_size=pair_checks.FROZEN)
+    moments = pair_checks.exact_moments(asked, 4000)
+    right = pair_rivals.by_definition(asked, 16)
+    pair_checks.ensure_unbiased("right", right, asked, moments, 4000, 16)
+    summed = pair_rivals.by_definition(asked._replace(step_size=16 * asked.step_size), 16)
+    with pytest.raises(DisagreementError, match="exact gradient"):
+        pair_checks.ensure_unbiased("broken", summed, asked, moments, 4000, 16)
+
+
+def test_the_moments_of_a_sampled_step_are_those_of_every_pair_and_vote() -> None:
+    asked = pair_rivals.pair_problem(4)
+    policy, lean = np.exp(asked.start), asked.start - asked.log_reference
+    first, second = np.zeros(4), np.zeros(4)
+    for y, z, vote in np.ndindex(4, 4, 2):
+        chance = asked.preferences[y, z] if vote else 1 - asked.preferences[y, z]
+        estimate = (vote - 0.5 - asked.game.beta * (lean[y] - lean[z])) / 2 * (np.eye(4)[y] - np.eye(4)[z])
+        first += policy[y] * policy[z] * chance * estimate
+        second += policy[y] * policy[z] * chance * estimate**2
+    moments = pair_checks.exact_moments(asked, 10**6)
+    np.testing.assert_allclose(moments.directions[0], first, atol=1e-15)
+    np.testing.assert_allclose(moments.mean[2:], first, atol=1e-15)
+    np.testing.assert_allclose(moments.deviation[2:], np.sqrt(second - first**2), rtol=1e-12)
+
+
+def test_a_number_of_threads_that_changes_a_bit_is_caught() -> None:
+    sampled.ensure_same_bits(np.ones(2), np.ones(2))
+    with pytest.raises(DisagreementError, match="number of threads"):
+        sampled.ensure_same_bits(np.ones(2), np.array([1.0, np.nextafter(1.0, 2.0)]))
 
 
 def test_latency_reports_what_is_missing_and_catches_a_program_that_fails(tmp_path: Path) -> None:
