@@ -24,6 +24,7 @@ from benchmarks import (
     rivals,
     runs,
     sampled,
+    sampled_extragradient,
     section4,
     solvers,
     steps,
@@ -256,6 +257,43 @@ def test_a_number_of_threads_that_changes_a_bit_is_caught() -> None:
     sampled.ensure_same_bits(np.ones(2), np.ones(2))
     with pytest.raises(DisagreementError, match="number of threads"):
         sampled.ensure_same_bits(np.ones(2), np.array([1.0, np.nextafter(1.0, 2.0)]))
+
+
+def test_the_lead_of_extragradient_is_a_ratio_of_medians_at_the_best_steps(tmp_path: Path) -> None:
+    passages = sampled_extragradient.Passages
+    fast, slow = np.full((2, 9, 2), 10.0), np.full((2, 9, 2), 40.0)
+    slow[0], fast[1] = np.inf, np.inf
+
+    def made(asked: sampled_extragradient.Asked, method: str) -> sampled_extragradient.Passages:
+        if asked.sampled:
+            raise NotInstalledError("votes")
+        return passages(slow, slow) if method == "NaturalPG" else passages(fast, 2 * fast)
+
+    report = sampled_extragradient.run(quick=True, out=tmp_path, simulate=made, grid=(0.1, 1.0))
+    exact, absent = report.rows[0], report.rows[2]
+    assert (exact["NaturalPG"], exact["NaturalPG_step"], exact["Extragradient_step"]) == (40.0, "1*", "0.1*")
+    assert (exact["steps_ratio"], exact["cost_ratio"], exact["steps_interval"]) == (4.0, 2.0, "4 to 4")
+    assert absent["note"] == NOT_INSTALLED
+    assert sampled_extragradient.ratio(np.inf, 3.0) == np.inf and sampled_extragradient.ratio(3.0, np.inf) == 0.0
+
+
+def test_intervals_of_a_ratio_cover_it() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        low, high = sampled_extragradient.interval(2 * rng.exponential(size=(1, 101)) + 20, rng.exponential(size=(1, 101)) + 10)
+        covered += low <= 2.0 <= high
+    assert covered >= 85
+
+
+@pytest.mark.parametrize("method", sampled_extragradient.METHODS)
+def test_wrong_first_passages_are_caught(method: str) -> None:
+    game = nl.games.rock_paper_scissors(beta=0.1)
+    asked = sampled_extragradient.Asked(game, False, (0.3,), sampled_extragradient.Effort(2, 60))
+    found = sampled_extragradient.simulated(asked, method)
+    sampled_extragradient.ensure_first_passages("right", asked, method, found)
+    with pytest.raises(DisagreementError, match="plain NumPy"):
+        sampled_extragradient.ensure_first_passages("broken", asked, method, found._replace(steps=found.steps + 2))
 
 
 def test_latency_reports_what_is_missing_and_catches_a_program_that_fails(tmp_path: Path) -> None:
