@@ -15,6 +15,8 @@ PARTS = {
     "low_rank": "time and memory on low-rank games of up to a million actions",
     "section4": "oracle calls of six methods, beside the figures of the theory notes",
     "latency": "how long a first result takes, beside importing JAX and torch",
+    "sampled": "cost of one sampled pair, beside a sum tree by hand, JAX, torch and NumPy; large games, threads, batches",
+    "sampled_extragradient": "how much of extragradient's lead over mirror descent votes leave",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {

@@ -19,13 +19,18 @@ from benchmarks import (
     handwritten,
     latency,
     low_rank,
+    pair_checks,
+    pair_rivals,
     rivals,
     runs,
+    sampled,
+    sampled_extragradient,
     section4,
     solvers,
     steps,
 )
 from benchmarks._measure import NOT_INSTALLED, DisagreementError, Floats, Report
+from benchmarks.pair_rivals import PairProblem, PairRun
 from benchmarks.rivals import NotInstalledError, Problem, Run
 
 MACHINE = {"cpu", "cores", "python", "versions", "blas", "threads", "date", "commit", "load_average"}
@@ -168,6 +173,127 @@ def test_low_rank_sizes_are_skipped_while_the_form_is_dense(tmp_path: Path, monk
     monkeypatch.setattr(low_rank, "is_dense", lambda: True)
     [row] = low_rank.run(quick=True, out=tmp_path, sizes=(1_000_000,)).rows
     assert row["note"].startswith("not run: the form is dense")
+
+
+def twice(asked: PairProblem) -> PairRun:
+    """A sampled step that forgets the half."""
+    return pair_rivals.numpy_closed_form(asked._replace(step_size=2 * asked.step_size))
+
+
+def flipped(asked: PairProblem) -> PairRun:
+    """A sampled step with the sign of βh turned round at the start: θ - log ρ is turned round by a reflected ρ."""
+    reflected = np.exp(first_passages.normalized(2 * asked.start - asked.log_reference))
+    return pair_rivals.numpy_closed_form(asked._replace(game=asked.game.with_reference(reflected)))
+
+
+def stale(asked: PairProblem) -> PairRun:
+    """A sampled step that draws from the policy of the start for ever: right at first."""
+    n, reference = len(asked.start), asked.log_reference
+
+    def one(n_steps: int, seed: int) -> Floats:
+        rng, logits = np.random.default_rng(seed), asked.start.copy()
+        for y, z in rng.choice(n, (n_steps, 2), p=np.exp(asked.start)):
+            h = logits[y] - reference[y] - logits[z] + reference[z]
+            move = asked.step_size * (float(rng.random() < asked.preferences[y, z]) - 0.5 - asked.game.beta * h) / 2
+            logits[y], logits[z] = logits[y] + move, logits[z] - move * (y != z)
+        return logits
+
+    return pair_rivals.each(one)
+
+
+CAREFUL = sampled.Contestant("NumPy", pair_rivals.numpy_closed_form, samples=4000, runs=100)
+
+
+def test_sampled_steps_are_timed_beside_what_is_there_and_say_what_is_not(tmp_path: Path) -> None:
+    few = (CAREFUL, CAREFUL._replace(name="absent", make=missing))
+    report = sampled.run(quick=True, out=tmp_path, sizes=(3,), contestants=few, tables=("steps",))
+    by_numpy, absent = report.rows
+    assert by_numpy["z_gradient"] < pair_checks.LARGEST_Z and by_numpy["z_distance"] < pair_checks.LARGEST_DISTANCE_Z
+    assert absent["note"] == NOT_INSTALLED and "ns_min" not in absent
+
+
+@pytest.mark.parametrize(("make", "words"), [(twice, "exact gradient"), (flipped, "exact gradient"), (stale, "mean KL")])
+def test_a_broken_sampled_step_is_caught(make: Callable[[PairProblem], PairRun], words: str, tmp_path: Path) -> None:
+    broken = [CAREFUL._replace(name="broken", make=make)]
+    with pytest.raises(DisagreementError, match=f"broken at n = 5: .*{words}"):
+        sampled.run(quick=True, out=tmp_path, sizes=(5,), contestants=broken, tables=("steps",))
+
+
+@pytest.mark.parametrize("make", [twice, flipped])
+def test_a_broken_sampled_step_is_caught_where_no_matrix_is_written_out(make: Callable[[PairProblem], PairRun]) -> None:
+    asked = pair_rivals.low_rank_problem(200, step_size=pair_checks.FROZEN)
+    moments = pair_checks.drawn_moments(asked)
+    pair_checks.ensure_unbiased("right", pair_rivals.numpy_closed_form(asked), asked, moments, 4000)
+    with pytest.raises(DisagreementError, match="exact gradient"):
+        pair_checks.ensure_unbiased("broken", make(asked), asked, moments, 4000)
+
+
+def test_a_batch_that_sums_where_it_should_average_is_caught() -> None:
+    asked = pair_rivals.pair_problem(5, step_size=pair_checks.FROZEN)
+    moments = pair_checks.exact_moments(asked, 4000)
+    right = pair_rivals.by_definition(asked, 16)
+    pair_checks.ensure_unbiased("right", right, asked, moments, 4000, 16)
+    summed = pair_rivals.by_definition(asked._replace(step_size=16 * asked.step_size), 16)
+    with pytest.raises(DisagreementError, match="exact gradient"):
+        pair_checks.ensure_unbiased("broken", summed, asked, moments, 4000, 16)
+
+
+def test_the_moments_of_a_sampled_step_are_those_of_every_pair_and_vote() -> None:
+    asked = pair_rivals.pair_problem(4)
+    policy, lean = np.exp(asked.start), asked.start - asked.log_reference
+    first, second = np.zeros(4), np.zeros(4)
+    for y, z, vote in np.ndindex(4, 4, 2):
+        chance = asked.preferences[y, z] if vote else 1 - asked.preferences[y, z]
+        estimate = (vote - 0.5 - asked.game.beta * (lean[y] - lean[z])) / 2 * (np.eye(4)[y] - np.eye(4)[z])
+        first += policy[y] * policy[z] * chance * estimate
+        second += policy[y] * policy[z] * chance * estimate**2
+    moments = pair_checks.exact_moments(asked, 10**6)
+    np.testing.assert_allclose(moments.directions[0], first, atol=1e-15)
+    np.testing.assert_allclose(moments.mean[2:], first, atol=1e-15)
+    np.testing.assert_allclose(moments.deviation[2:], np.sqrt(second - first**2), rtol=1e-12)
+
+
+def test_a_number_of_threads_that_changes_a_bit_is_caught() -> None:
+    sampled.ensure_same_bits(np.ones(2), np.ones(2))
+    with pytest.raises(DisagreementError, match="number of threads"):
+        sampled.ensure_same_bits(np.ones(2), np.array([1.0, np.nextafter(1.0, 2.0)]))
+
+
+def test_the_lead_of_extragradient_is_a_ratio_of_medians_at_the_best_steps(tmp_path: Path) -> None:
+    passages = sampled_extragradient.Passages
+    fast, slow = np.full((2, 9, 2), 10.0), np.full((2, 9, 2), 40.0)
+    slow[0], fast[1] = np.inf, np.inf
+
+    def made(asked: sampled_extragradient.Asked, method: str) -> sampled_extragradient.Passages:
+        if asked.sampled:
+            raise NotInstalledError("votes")
+        return passages(slow, slow) if method == "NaturalPG" else passages(fast, 2 * fast)
+
+    report = sampled_extragradient.run(quick=True, out=tmp_path, simulate=made, grid=(0.1, 1.0))
+    exact, absent = report.rows[0], report.rows[2]
+    assert (exact["NaturalPG"], exact["NaturalPG_step"], exact["Extragradient_step"]) == (40.0, "1*", "0.1*")
+    assert (exact["steps_ratio"], exact["cost_ratio"], exact["steps_interval"]) == (4.0, 2.0, "4 to 4")
+    assert absent["note"] == NOT_INSTALLED
+    assert sampled_extragradient.ratio(np.inf, 3.0) == np.inf and sampled_extragradient.ratio(3.0, np.inf) == 0.0
+
+
+def test_intervals_of_a_ratio_cover_it() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        low, high = sampled_extragradient.interval(2 * rng.exponential(size=(1, 101)) + 20, rng.exponential(size=(1, 101)) + 10)
+        covered += low <= 2.0 <= high
+    assert covered >= 85
+
+
+@pytest.mark.parametrize("method", sampled_extragradient.METHODS)
+def test_wrong_first_passages_are_caught(method: str) -> None:
+    game = nl.games.rock_paper_scissors(beta=0.1)
+    asked = sampled_extragradient.Asked(game, False, (0.3,), sampled_extragradient.Effort(2, 60))
+    found = sampled_extragradient.simulated(asked, method)
+    sampled_extragradient.ensure_first_passages("right", asked, method, found)
+    with pytest.raises(DisagreementError, match="plain NumPy"):
+        sampled_extragradient.ensure_first_passages("broken", asked, method, found._replace(steps=found.steps + 2))
 
 
 def test_latency_reports_what_is_missing_and_catches_a_program_that_fails(tmp_path: Path) -> None:
