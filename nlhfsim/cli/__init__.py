@@ -1,4 +1,4 @@
-"""The command line: ``nlhfsim demo | solve | run | compare | list``.
+"""The command line: ``nlhfsim demo | solve | run | compare | experiment | list``.
 
 Exit codes: 0 done, 2 the input was bad (one sentence on standard error). Everything heavy is imported by the command that
 needs it.

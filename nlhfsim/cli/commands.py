@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import nlhfsim
-from nlhfsim.cli import inputs, output
+from nlhfsim.cli import inputs, listing, output
 from nlhfsim.errors import NlhfsimWarning
 
 if TYPE_CHECKING:
@@ -65,11 +65,29 @@ def _run_options(command: Command) -> Command:
             click.option("--start", default="reference", show_default=True, metavar="reference|uniform|random|P1,P2,…|FILE"),
             click.option("--runs", type=int, default=1, show_default=True, help="Number of runs."),
             click.option("--param", "params", multiple=True, metavar="K=V", help="Parameter of a method; may be repeated."),
-            click.option("--feedback", type=click.Choice(["exact"]), default="exact", show_default=True),
+            click.option(
+                "--feedback",
+                type=click.Choice(["exact", "sampled"]),
+                help="What steps see: payoffs, or votes on sampled pairs. Default: exact; sampled if votes are spoken of.",
+            ),
+            click.option("--batch-size", type=int, help="Votes an oracle call. Default: 1."),
+            click.option("--probabilities", is_flag=True, help="See the probability of a sampled pair, not a vote on it."),
         )
     ):
         command = decorate(command)
     return command
+
+
+def _feedback(options: dict[str, Any], queries: int | None = None) -> Any:
+    """Return the feedback that the options ask for."""
+    asked = options["batch_size"] is not None or options["probabilities"] or queries is not None
+    kind = options["feedback"] or ("sampled" if asked else "exact")
+    if kind == "exact":
+        if asked:
+            raise click.UsageError("--batch-size, --probabilities and --queries are for --feedback sampled")
+        return "exact"
+    batch = 1 if options["batch_size"] is None else options["batch_size"]
+    return nlhfsim.Sampled(batch_size=batch, votes=not options["probabilities"])
 
 
 def _read_game(options: dict[str, Any]) -> PreferenceGame:
@@ -136,15 +154,17 @@ def _policy_table(game: PreferenceGame, policy: Any) -> tuple[list[str], list[li
 @_run_options
 @click.option("--dynamics", required=True, metavar="NAME", help="The method; see 'nlhfsim list dynamics'.")
 @click.option("--steps", type=int, default=1000, show_default=True, help="Steps to do.")
+@click.option("--average", metavar="policies|parameters", help="Measure the average iterate, not the last.")
 def run(**options: Any) -> None:
     """Run one method on SOURCE."""
     folder = inputs.ensure_folder(options["out"])
     method = inputs.build_method(options["dynamics"], inputs.parameters(options["params"], "--param"))
     game = _read_game(options)
     start = inputs.read_start(options["start"], game)
-    names = ("feedback", "runs", "seed")
+    names = ("runs", "seed", "average")
+    given = {name: options[name] for name in names} | {"feedback": _feedback(options), "start": start}
     with output.Progress(options["as_json"]).stage("running"):
-        trajectory = nlhfsim.simulate(game, method, options["steps"], start=start, **{name: options[name] for name in names})
+        trajectory = nlhfsim.simulate(game, method, options["steps"], **given)
     result = {"runs": output.run_entries(trajectory), "notes": list(trajectory.notes)}
     if folder is not None:
         output.write_json(result, folder / "result.json")
@@ -153,11 +173,9 @@ def run(**options: Any) -> None:
     if options["as_json"]:
         output.emit_json(result)
         return
-    columns = ["run", "steps", "oracle calls", "KL at start", "KL", "E_beta", "E_0", "status"]
-    rows = [
-        [str(r), int(trajectory.steps[-1]), _calls(trajectory), *_numbers(trajectory, r), trajectory.status[r]]
-        for r in range(trajectory.runs)
-    ]
+    columns = ["run", "steps", "oracle calls", "votes", "KL at start", "KL", "E_beta", "E_0", "status"]
+    spent = [int(trajectory.steps[-1]), _calls(trajectory), int(trajectory.queries[-1])]
+    rows = [[str(r), *spent, *_numbers(trajectory, r), trajectory.status[r]] for r in range(trajectory.runs)]
     parameters = output.show(trajectory.params).replace("\n", " ")
     output.table(
         f"{trajectory.dynamics}({parameters}) on {options['source']}, beta = {game.beta:g}", columns, rows, trajectory.notes
@@ -173,28 +191,31 @@ def _calls(trajectory: Trajectory) -> float:
     return float(trajectory.oracle_calls[-1])
 
 
-@group.command(short_help="Compare methods on SOURCE at equal oracle calls.")
+@group.command(short_help="Compare methods on SOURCE at equal oracle calls or votes.")
 @_game_options
 @_run_options
 @click.option("--dynamics", required=True, metavar="A,B,…|all", help="The methods; see 'nlhfsim list dynamics'.")
 @click.option(
-    "--oracle-calls", "--steps", "oracle_calls", type=int, default=2000, show_default=True, help="Budget of each method."
+    "--oracle-calls", "--steps", "oracle_calls", type=int, help="Budget of each method. Default: 2000, unless --queries is given."
 )
+@click.option("--queries", type=int, help="Budget of each method in votes.")
 @click.option("--step-sizes", metavar="default|G1,G2,…", help="Grid of step sizes on which every method is tuned.")
 @click.option("--metric", metavar="kl|exploitability|gap0", help="What tuning minimizes. Default: kl, at beta = 0 gap0.")
 def compare(**options: Any) -> None:
-    """Compare methods on SOURCE at equal oracle calls, each at its best step of one grid.
+    """Compare methods on SOURCE at equal oracle calls, or equal votes, each at its best step of one grid.
 
     A method whose step size is given with --param runs at that step, unless --step-sizes is given.
     """
     folder = inputs.ensure_folder(options["out"])
     methods = inputs.methods_with_parameters(inputs.method_names(options["dynamics"]), options["params"])
     game = _read_game(options)
-    names = ("oracle_calls", "metric", "runs", "seed")
+    names = ("oracle_calls", "queries", "metric", "runs", "seed")
+    feedback = _feedback(options, options["queries"])
     with output.Progress(options["as_json"]).stage("comparing"):
         comparison = nlhfsim.compare(
             game,
             methods,
+            feedback=feedback,
             step_sizes=_grid(options["step_sizes"]),
             start=inputs.read_start(options["start"], game),
             **{name: options[name] for name in names},
@@ -207,15 +228,23 @@ def compare(**options: Any) -> None:
     if options["as_json"]:
         output.emit_json(result)
         return
-    title = f"{options['oracle_calls']} oracle calls on {options['source']}, beta = {game.beta:g}"
+    budget = (
+        f"{options['queries']} votes" if options["queries"] is not None else f"{options['oracle_calls'] or 2000} oracle calls"
+    )
+    title = f"{budget} on {options['source']}, beta = {game.beta:g}"
     output.table(title, *comparison_table(comparison.rows), comparison_notes(comparison.rows))
 
 
 def comparison_table(rows: Any) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of a comparison, the best first."""
-    keys = ("final_kl", "final_exploitability", "final_gap0", "calls_to_1e-3", "calls_to_1e-6", "in_proven_range")
-    columns = ["method", "parameters", "KL", "E_beta", "E_0", "E_beta to 1e-3", "to 1e-6", "proven step"]
-    ordered = sorted(rows, key=lambda row: (row["calls_to_1e-6"], row["final_kl"]))
+    if "calls_to_1e-6" in rows[0]:
+        keys = ("final_kl", "final_exploitability", "final_gap0", "calls_to_1e-3", "calls_to_1e-6", "in_proven_range")
+        columns = ["method", "parameters", "KL", "E_beta", "E_0", "E_beta to 1e-3", "to 1e-6", "proven step"]
+        ordered = sorted(rows, key=lambda row: (row["calls_to_1e-6"], row["final_kl"]))
+    else:
+        keys = ("final_kl", "final_kl_q95", "final_exploitability", "final_exploitability_q95", "final_gap0", "queries_to_1e-2")
+        columns = ["method", "parameters", "KL", "95 %", "E_beta", "95 %", "E_0", "E_beta to 1e-2"]
+        ordered = sorted(rows, key=lambda row: row["final_kl"])
     return columns, [[row["dynamics"], row["params"], *(row[key] for key in keys)] for row in ordered]
 
 
@@ -223,10 +252,15 @@ def comparison_notes(rows: Any) -> list[str]:
     """Return what the table means, and notes on methods that diverged or whose best step lies at the edge of the grid."""
     edges = [row["dynamics"] for row in rows if row["at_edge"]]
     lost = [row["dynamics"] for row in rows if row["status"] == "diverged"]
-    notes = [
-        "at the end: KL(π* ‖ π), exploitability E_beta, unregularized exploitability E_0; oracle calls until E_beta was below "
-        "1e-3 and 1e-6; whether convergence is proven at this step size (–: at none)"
-    ]
+    measured = "KL(π* ‖ π), exploitability E_beta, unregularized exploitability E_0"
+    if "calls_to_1e-6" in rows[0]:
+        meaning = (
+            f"at the end: {measured}; oracle calls until E_beta was below 1e-3 and 1e-6; whether convergence is proven at this "
+            "step size (–: at none)"
+        )
+    else:
+        meaning = f"at the end, median and 95 % quantile over runs: {measured}; votes until E_beta was below 1e-2"
+    notes = [meaning]
     notes += [f"diverged at every step of the grid, or at the step given: {', '.join(lost)}"] if lost else []
     return notes + ([f"best step at the edge of the grid, a wider grid may do better: {', '.join(edges)}"] if edges else [])
 
@@ -256,7 +290,8 @@ def _figures(game: PreferenceGame, trajectories: Any, folder: Path) -> None:
     from nlhfsim import plots
 
     measured = ("kl", "exploitability") if game.beta > 0 else ("gap0",)
-    curves = [plots.convergence(trajectories, metric=metric) for metric in measured]
+    clock = "queries" if any(t.queries.any() for t in trajectories) else "oracle_calls"
+    curves = [plots.convergence(trajectories, metric=metric, clock=clock) for metric in measured]
     for metric, axes in zip(measured, curves):
         plots.save(axes, folder / f"convergence-{metric}.pdf")
     plots.save(curves[0], folder / "convergence.png")
@@ -266,64 +301,70 @@ def _figures(game: PreferenceGame, trajectories: Any, folder: Path) -> None:
             plots.save(portrait, folder / f"phase-portrait.{suffix}")
 
 
+@group.command(short_help="Learning from votes: the paper's experiment.")
+@click.option("--dynamics", metavar="A,B,…", help="The methods. Default: the eight of the paper's comparison.")
+@click.option("--beta", type=float, default=0.005, show_default=True, help="Regularization of the games, above 0.")
+@click.option("--queries", type=int, default=500_000, show_default=True, help="Votes of each method in each run.")
+@click.option("--batch-size", type=int, default=100, show_default=True, help="Votes an oracle call.")
+@click.option("--step-sizes", metavar="G1,G2,…", help="Grid of step sizes. Default: 0.01 to 100, three a decade.")
+@click.option("--runs", type=int, default=32, show_default=True, help="Number of runs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--out", metavar="DIR", help="Folder for result.json, the table and the figure.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def experiment(**options: Any) -> None:
+    """Let methods learn from equally many votes on four games, each at its own best step of one grid.
+
+    The games: real choices that cycle, a cyclic tournament of 21 actions, a low-rank game, a random game. Takes some minutes.
+    """
+    from nlhfsim.experiment import METHODS, STEP_SIZES
+
+    folder = inputs.ensure_folder(options["out"])
+    methods = METHODS if options["dynamics"] is None else inputs.method_names(options["dynamics"])
+    steps = _grid(options["step_sizes"])
+    with output.Progress(options["as_json"]).stage("learning from votes"):
+        found = nlhfsim.experiment(
+            None,
+            methods,
+            beta=options["beta"],
+            queries=options["queries"],
+            feedback=nlhfsim.Sampled(batch_size=options["batch_size"]),
+            step_sizes=STEP_SIZES if steps is None or isinstance(steps, str) else steps,
+            runs=options["runs"],
+            seed=options["seed"],
+        )
+    result = {
+        "queries": found.queries,
+        "feedback": found.feedback.to_dict(),
+        "critical_steps": found.critical_steps,
+        "comparison": found.rows,
+    }
+    if folder is not None:
+        from nlhfsim import plots
+
+        output.write_json(result, folder / "result.json")
+        output.write_text(_csv(found.rows), folder / "comparison.csv")
+        figure = found.plot()
+        for suffix in ("pdf", "png"):
+            plots.save(figure, folder / f"experiment.{suffix}")
+    if options["as_json"]:
+        output.emit_json(result)
+        return
+    for name, comparison in found.comparisons.items():
+        critical = f"exact SelfPlayPG is unstable at constant steps above {found.critical_steps[name]:.3g}"
+        title = f"{found.queries} votes, {found.feedback.batch_size} an oracle call: {name}, beta = {options['beta']:g}"
+        output.table(title, *comparison_table(comparison.rows), [*comparison_notes(comparison.rows), critical])
+
+
 @group.command(name="list")
 @click.argument("kind", type=click.Choice(["games", "datasets", "dynamics"]))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def list_(kind: str, as_json: bool) -> None:
     """List what there is: games, datasets or dynamics."""
-    rows = {"games": _game_rows, "datasets": _dataset_rows, "dynamics": _dynamics_rows}[kind]()
+    rows = listing.ROWS[kind]()
     if as_json:
         output.emit_json({kind: rows})
         return
     output.table(kind.capitalize(), list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _game_rows() -> list[dict[str, Any]]:
-    import inspect
-
-    from nlhfsim import games
-
-    return [
-        {
-            "name": name,
-            "parameters": ", ".join(str(p).split(":")[0] + _default(p) for p in inspect.signature(build).parameters.values()),
-            "what": (inspect.getdoc(build) or "").splitlines()[0].replace("`", ""),
-        }
-        for name, build in games.NAMED.items()
-    ]
-
-
-def _default(parameter: Any) -> str:
-    return "" if parameter.default is parameter.empty or parameter.default is None else f"={parameter.default}"
-
-
-def _dataset_rows() -> list[dict[str, Any]]:
-    from nlhfsim import datasets
-
-    return [{"name": name, "items": len(d.items), "what": d.description} for name, d in datasets.DATASETS.items()]
-
-
-def _dynamics_rows() -> list[dict[str, Any]]:
-    import inspect
-
-    from nlhfsim import dynamics
-
-    factories = {name: dynamics.get(name) for name in dynamics.names() + dynamics.aliases()}
-    return [
-        {
-            "name": name,
-            "parameters": ", ".join(inspect.signature(factory).parameters),
-            "fixed point": factory.method.fixed_point,
-            "what": _what(factory),
-            "source": str(getattr(factory, "source", factory.method.source)),
-        }
-        for name, factory in factories.items()
-    ]
-
-
-def _what(factory: Any) -> str:
-    alias = getattr(factory, "alias", None)
-    return factory.method.summary if alias is None else f"instance of {alias.instance_of}: {alias.mapping}"
 
 
 @group.command(short_help="Show the whole on real preferences that cycle.")
