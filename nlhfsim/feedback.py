@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.dynamics._spec import Dynamics
-from nlhfsim.errors import Array, InputError, ensure_choice, ensure_flag, ensure_integer
+from nlhfsim.errors import InputError, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.games.payoffs import Context
 from nlhfsim.games.votes import POLICY, REFERENCE, UNIFORM, SampledPayoff
 
@@ -70,6 +70,7 @@ class Sampled:
 
 Feedback = Sampled | None
 """None: exact."""
+Words = npt.NDArray[np.uint64]
 
 
 def ensure_feedback(feedback: Any) -> Feedback:
@@ -97,7 +98,7 @@ def ensure_sampled(dynamics: Dynamics) -> None:
 
 def generator_of(seed: int, run: int, context: int, stream: str = "runs") -> np.random.Generator:
     """Return the generator of one run in one context: streams of different runs, contexts and seeds are independent."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAMS[stream], run, context))))
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(_STREAMS[stream], run, context))))
 
 
 def sampled_context(context: Context, feedback: Sampled, generator: np.random.Generator) -> Context:
@@ -110,23 +111,13 @@ def sampled_context(context: Context, feedback: Sampled, generator: np.random.Ge
     return context._replace(payoff=payoff)
 
 
-def words_of(generator: np.random.Generator) -> npt.NDArray[np.uint64]:
-    """Return the state of a PCG64 generator, shape ``(6,)``: state, increment (two words each), the half word kept."""
-    state = generator.bit_generator.state
-    numbers = []
-    for name in ("state", "inc"):
-        numbers += [state["state"][name] >> 64, state["state"][name] & (2**64 - 1)]
-    return np.array([*numbers, state["has_uint32"], state["uinteger"]], dtype=np.uint64)
+def words_of(generator: np.random.Generator) -> Words:
+    """Return the state of an SFC64 generator, shape ``(4,)``."""
+    return np.array(generator.bit_generator.state["state"]["state"], dtype=np.uint64)
 
 
-def generator_from(words: Array | npt.NDArray[np.uint64]) -> np.random.Generator:
+def generator_from(words: Words) -> np.random.Generator:
     """Return the generator that `words_of` described."""
-    high, low, step_high, step_low, kept, half = (int(word) for word in words)
-    bits = np.random.PCG64()
-    bits.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": (high << 64) | low, "inc": (step_high << 64) | step_low},
-        "has_uint32": kept,
-        "uinteger": half,
-    }
+    bits = np.random.SFC64()
+    bits.state = bits.state | {"state": {"state": np.array(words, dtype=np.uint64)}, "has_uint32": 0, "uinteger": 0}
     return np.random.Generator(bits)

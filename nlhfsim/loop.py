@@ -139,7 +139,6 @@ class ContextRuns:
     numbers: list[int]
     together: bool
     in_place: bool
-    generator: np.random.Generator | None = None
     average: str | None = None
     sums: Array | None = None
     stopped: threading.Event = field(default_factory=threading.Event)

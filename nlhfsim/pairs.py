@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context
-from nlhfsim.games.votes import vote
+from nlhfsim.games.votes import uniform, vote
 from nlhfsim.sum_tree import WIDTH, add_up, add_up_above, descend, empty_tree, total
 
 Levels = npt.NDArray[np.int64]
@@ -121,14 +121,14 @@ def fill_with(sums: Array, starts: Levels, logits: Array, log_reference: Array, 
     add_up(sums, starts)
 
 
-def draw_pair(sums: Array, starts: Levels, generator: np.random.Generator, n: int) -> tuple[int, int]:
+def draw_pair(sums: Array, starts: Levels, generator: Any, n: int) -> tuple[int, int]:
     """Return two actions drawn in proportion to their weights; both go down the tree at once, as neither waits for the other."""
     top = len(starts) - 2
     whole = total(sums, starts)
     i, j = n, n
     # Rounding of the partial sums may lead to a weight that is 0 or not there, once in some 10^16 draws.
     while i >= n or j >= n or sums[i] == 0.0 or sums[j] == 0.0:
-        wanted_i, wanted_j = generator.random() * whole, generator.random() * whole
+        wanted_i, wanted_j = uniform(generator) * whole, uniform(generator) * whole
         i, j = 0, 0
         for level in range(top, -1, -1):
             child_i, wanted_i = descend(sums, starts[level] + WIDTH * i, wanted_i)

@@ -261,24 +261,21 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
     def begun(numbers: list[int], k: int) -> _Begun:
         context = plan.game.contexts[k]
         log_policy = np.array(logs[numbers if together(plan) else numbers[0], k])
-        generator = None
         if plan.feedback is not None:
-            generator = generator_of(plan.seed, numbers[0], k, plan.stream)
-            context = sampled_context(context, plan.feedback, generator)
+            context = sampled_context(context, plan.feedback, generator_of(plan.seed, numbers[0], k, plan.stream))
         if pairs is not None:
-            return _Begun(start_pairs(log_policy, pairs, plan.average is not None), context, generator, None)
+            return _Begun(start_pairs(log_policy, pairs, plan.average is not None), context, None)
         sums = None if plan.average is None else np.array(term_of(plan.average, log_policy))
-        return _Begun(method.init(context, params, log_policy), context, generator, sums)
+        return _Begun(method.init(context, params, log_policy), context, sums)
 
     return _run(plan, [[begun(numbers, k) for numbers in _groups(plan)] for k in range(plan.game.n_contexts)], 0)
 
 
 class _Begun(NamedTuple):
-    """A group of runs in one context where it begins, or goes on: the state, what the steps see, and what else carries over."""
+    """A group of runs in one context where it begins, or goes on: the state, what the steps see, the sums of an average."""
 
     state: Any
     seen: Context
-    generator: np.random.Generator | None
     sums: Array | None
 
 
@@ -390,12 +387,11 @@ def _states_of(start: Trajectory, plan: Plan) -> list[list[_Begun]]:
         # A number is common to runs that go together.
         numbers_of = {name: np.ravel(v)[0].item() for name, v in fields.items() if not np.ndim(getattr(probe, name))}
         state = kind(**{name: np.array(v) for name, v in fields.items()} | numbers_of)
-        context, generator = plan.game.contexts[k], None
+        context = plan.game.contexts[k]
         if plan.feedback is not None:
-            generator = generator_from(start.state["generator"][numbers[0], k])
-            context = sampled_context(context, plan.feedback, generator)
+            context = sampled_context(context, plan.feedback, generator_from(start.state["generator"][numbers[0], k]))
         sums = np.array(start.state["sums"][numbers[0], k]) if "sums" in start.state else None
-        return _Begun(state, context, generator, sums)
+        return _Begun(state, context, sums)
 
     return [[restored(numbers, k) for numbers in _groups(plan)] for k in range(plan.game.n_contexts)]
 
@@ -421,19 +417,20 @@ def _run(plan: Plan, begun: list[list[_Begun]], first: int) -> Trajectory:
     for k, context in enumerate(game.contexts):
         target = None if log_equilibria is None else log_equilibria[k]
         for numbers, at in zip(_groups(plan), begun[k]):
-            seen = _called_from_compiled(at.seen) if plan.compiled and plan.feedback is not None else at.seen
-            group = ContextRuns(loop, context, seen, params, at.state, target, numbers, together(plan), in_place, at.generator)
+            seen = _for_compiled(at.seen) if plan.compiled and plan.feedback is not None else at.seen
+            group = ContextRuns(loop, context, seen, params, at.state, target, numbers, together(plan), in_place)
             recorders.append(replace(group, average=plan.average, sums=at.sums))
     _go(plan, recorders, steps, sizes)
     return _collect(plan, steps, recorders)
 
 
-def _called_from_compiled(context: Context) -> Context:
-    """Return a sampled context whose preference function compiled code can call."""
+def _for_compiled(context: Context) -> Context:
+    """Return a sampled context as compiled code takes it: the words of the generator, a preference function that it can call."""
     from nlhfsim.kernels import callable_payoff
 
     sampled = context.payoff
-    return context._replace(payoff=sampled._replace(payoff=callable_payoff(sampled.payoff)))
+    payoff = sampled._replace(payoff=callable_payoff(sampled.payoff), generator=words_of(sampled.generator))
+    return context._replace(payoff=payoff)
 
 
 def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], sizes: StepTable) -> None:
@@ -495,7 +492,8 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         log_policies = log_policies if game.batched else log_policies[:, :, 0]
     state = {name: gathered([r.part(name) for r in recorders]) for name in recorders[0].state._fields}
     if plan.feedback is not None:
-        state["generator"] = gathered([words_of(r.generator)[None] for r in recorders if r.generator is not None])
+        generators = [r.seen.payoff.generator for r in recorders]
+        state["generator"] = gathered([(g if plan.compiled else words_of(g))[None] for g in generators])
     if recorders[0].sums is not None:
         state["sums"] = gathered([r.sums[None] for r in recorders if r.sums is not None])
     shown = gathered([r.shown(int(steps[-1])) for r in recorders]).reshape(plan.runs, *game.policy_shape)

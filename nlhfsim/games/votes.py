@@ -26,8 +26,8 @@ class SampledPayoff(NamedTuple):
     ----------
     payoff : Payoff
         The payoff form that the votes come from.
-    generator : numpy.random.Generator
-        Where all randomness comes from; it advances.
+    generator : numpy.random.Generator, or its words in compiled code
+        Where all randomness comes from; it advances. See `uniform`.
     batch_size : int
         Pairs a batch.
     votes : bool
@@ -39,7 +39,7 @@ class SampledPayoff(NamedTuple):
     """
 
     payoff: Payoff
-    generator: np.random.Generator
+    generator: Any
     batch_size: int
     votes: bool
     candidates: int
@@ -62,7 +62,16 @@ def pair_advantage(payoff: Any, i: int, j: int) -> float:
     return float(payoff.matrix[i, j])
 
 
-def vote(payoff: Any, generator: np.random.Generator, i: int, j: int, votes: bool) -> float:
+def uniform(generator: Any) -> float:
+    """Return the next number in [0, 1) of a generator.
+
+    Its compiled counterpart takes the four words of an SFC64 generator's state, so that a draw is a few instructions and no call,
+    and gives the same numbers.
+    """
+    return float(generator.random())
+
+
+def vote(payoff: Any, generator: Any, i: int, j: int, votes: bool) -> float:
     """Return ``o - 1/2`` for a vote o ~ Bernoulli(P[i, j]) between two actions, or its expectation."""
     advantage = pair_advantage(payoff, i, j)
     if not votes:
@@ -70,12 +79,12 @@ def vote(payoff: Any, generator: np.random.Generator, i: int, j: int, votes: boo
     # NaN, from a preference function that failed, must not become a vote.
     if advantage != advantage:
         return advantage
-    return 0.5 if generator.random() < 0.5 + advantage else -0.5
+    return 0.5 if uniform(generator) < 0.5 + advantage else -0.5
 
 
-def draw(partial_sums: Array, uniform: float) -> int:
-    """Return the first action whose partial sum is above ``uniform`` times the total, shape of the sums ``(n,)``."""
-    wanted = uniform * partial_sums[-1]
+def draw(partial_sums: Array, share: float) -> int:
+    """Return the first action whose partial sum is above ``share`` times the total, shape of the sums ``(n,)``."""
+    wanted = share * partial_sums[-1]
     low, high = 0, len(partial_sums) - 1
     while low < high:
         middle = (low + high) // 2
@@ -100,15 +109,15 @@ def estimate_to(out: Array, payoff: SampledPayoff, policy: Array) -> None:
         sums[k] = total
     random = payoff.generator
     for _ in range(payoff.batch_size):
-        uniform = random.random()
+        share = uniform(random)
         if payoff.candidates == UNIFORM:
-            i = min(int(uniform * n), n - 1)
+            i = min(int(share * n), n - 1)
             weight = float(n)
         elif payoff.candidates == REFERENCE:
-            i = draw(payoff.reference[1], uniform)
+            i = draw(payoff.reference[1], share)
             weight = 1.0 / payoff.reference[0, i]
         else:
-            i = draw(sums, uniform)
+            i = draw(sums, share)
             weight = total / policy[i]
-        j = draw(sums, random.random())
+        j = draw(sums, uniform(random))
         out[i] += vote(payoff.payoff, random, i, j, payoff.votes) * (weight / payoff.batch_size)

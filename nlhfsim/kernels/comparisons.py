@@ -73,6 +73,22 @@ def _pair_advantage(payoff: Any, i: Any, j: Any) -> Any:
     return None
 
 
+@overload(votes.uniform, strict=False, jit_options=_INLINED)
+def _uniform(generator: Any) -> Any:
+    eleven, three, shift, back, one_more = (np.uint64(k) for k in (11, 3, 24, 40, 1))
+
+    def sfc64(generator):  # type: ignore[no-untyped-def]
+        a, b, c, counter = generator[0], generator[1], generator[2], generator[3]
+        word = a + b + counter
+        generator[0] = b ^ (b >> eleven)
+        generator[1] = c + (c << three)
+        generator[2] = ((c << shift) | (c >> back)) + word
+        generator[3] = counter + one_more
+        return np.float64(np.int64(word >> eleven)) * 2.0**-53
+
+    return sfc64
+
+
 class Callback(WrapperAddressProtocol):
     """A preference function of the user's as compiled code calls it, a pair at a time; what it raises is kept in `error`."""
 
