@@ -80,8 +80,9 @@ class Experiment:
     def plot(self) -> Any:
         """Draw the experiment, a column a game, and return the matplotlib figure.
 
-        Top: KL(π*‖π) against votes at the best step, median and the band up to the 95 % quantile over runs. Middle: the same of
-        the exploitability. Bottom: KL at the end at every constant step of the grid, with the critical step of `SelfPlayPG`.
+        Top: KL(π*‖π) against votes at the best step, median over runs, and for the policy gradient and the proximal methods the
+        band up to the 95 % quantile. Middle: the same of the exploitability. Bottom: KL at the end at every constant step of the
+        grid, with the critical step of `SelfPlayPG`.
         """
         from nlhfsim import plots
 

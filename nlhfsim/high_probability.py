@@ -35,9 +35,9 @@ class HighProbability:
     slope_intervals : numpy.ndarray
         Shape ``(deltas, 2)``.
     tail_growth : float
-        How much faster the last quantile grows in log(1/δ) between the two smallest δ than between the two before: 1 if the tail
-        is exponential (quantiles linear in log(1/δ)), about 1.1 for χ² with one degree of freedom, above for heavier tails. NaN
-        with fewer than three δ.
+        How much faster the last quantiles grow in log(1/δ) between the two smallest δ than between the two largest: 1 if the tail
+        is exponential (quantiles linear in log(1/δ)), 1.24 for χ² with one degree of freedom, above for heavier tails. NaN with
+        fewer than three δ.
     tail_growth_interval : tuple of float
         Its bootstrap interval.
     """
@@ -150,8 +150,8 @@ def _slopes(times: npt.NDArray[np.float64], quantiles: Array) -> Array:
 def _tail_growth(last: Array, deltas: tuple[float, ...]) -> float:
     if len(deltas) < 3:
         return float("nan")
-    rates = np.diff(last[-3:]) / np.diff(-np.log(deltas[-3:]))
-    return float(rates[1] / rates[0]) if rates[0] > 0 else float("inf")
+    rates = np.diff(last) / np.diff(-np.log(deltas))
+    return float(rates[-1] / rates[0]) if rates[0] > 0 else float("inf")
 
 
 def _interval(draws: Array) -> Array:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _ROWS = (("kl", r"$\mathrm{KL}(\pi^*\,\Vert\,\pi)$"), ("exploitability", r"Exploitability $E_\beta$"))
 _UPPER = 0.95
+_BANDS = ("SelfPlayPG", "ProximalPG", "NashProx")
+"""The methods whose bands are drawn, the paper's contrast: bands of all would hide each other."""
 
 
 def experiment(found: Experiment) -> Any:
@@ -46,7 +48,7 @@ def experiment(found: Experiment) -> Any:
 
 
 def _band(ax: Any, trajectory: Any, metric: str, look: dict[str, Any]) -> None:
-    """Draw the median over runs against votes, with a band up to the upper quantile."""
+    """Draw the median over runs against votes, for some methods with a band up to the upper quantile."""
     votes, values = trajectory.queries, trajectory.metric(metric)
     median, upper = np.nanquantile(values, [0.5, _UPPER], axis=0)
     seen = votes > 0
@@ -54,7 +56,8 @@ def _band(ax: Any, trajectory: Any, metric: str, look: dict[str, Any]) -> None:
     ax.plot(
         votes[seen], median[seen], marker=marker_of(trajectory.dynamics), markevery=0.2, markersize=3, markeredgewidth=0, **line
     )
-    ax.fill_between(votes[seen], median[seen], upper[seen], color=look["color"], alpha=0.12, linewidth=0)
+    if trajectory.dynamics in _BANDS:
+        ax.fill_between(votes[seen], median[seen], upper[seen], color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _constant_steps(ax: Any, found: Experiment, name: str, looks: list[dict[str, Any]]) -> None:
