@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nlhfsim
 from nlhfsim.cli import main
 
 SOLVE_FIELDS = {"beta", "labels", "policy", "exploitability", "kl_bound", "residual", "status", "condorcet_winner", "cycles"}
@@ -373,3 +374,97 @@ def test_many_actions_are_solved_without_their_majorities(capsys: Any) -> None:
     assert solved["status"] == "certified" and solved["condorcet_winner"] is None and solved["cycles"] is None
     code, out, _ = call(capsys, *source)
     assert code == 0 and "the majorities of 20001 actions were not looked at" in " ".join(out.split())
+
+
+# --- votes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_run_with_votes_counts_them(capsys: Any, tmp_path: Path) -> None:
+    """A batch of votes an oracle call; the run saved is that of the library with the same seed."""
+    words = ["run", "rock-paper-scissors", "--dynamics", "NashProx", "--param", "step_size=0.2", "--steps", "300"]
+    more = ["--batch-size", "4", "--runs", "2", "--seed", "3", "--start", "0.8,0.1,0.1", "--out", str(tmp_path)]
+    found = call_json(capsys, *words, *more)
+    assert [entry["queries"] for entry in found["runs"]] == [1200, 1200]
+    game, method = nlhfsim.games.rock_paper_scissors(), nlhfsim.dynamics.NashProx(0.2)
+    feedback = nlhfsim.Sampled(batch_size=4)
+    alone = nlhfsim.simulate(game, method, 300, feedback=feedback, runs=2, seed=3, start=[0.8, 0.1, 0.1])
+    assert [entry["final_kl"] for entry in found["runs"]] == alone.kl[:, -1].tolist()
+    assert (nlhfsim.load(tmp_path / "trajectory.npz").parameters == alone.parameters).all()
+
+
+def test_probabilities_and_averages_on_the_command_line(capsys: Any) -> None:
+    """--probabilities sees no votes, --average measures the average; both change what comes out."""
+    words = ["run", "rock-paper-scissors", "--dynamics", "SelfPlayPG", "--start", "0.8,0.1,0.1", "--feedback", "sampled"]
+    ends = [
+        call_json(capsys, *words, *more)["runs"][0]["final_kl"] for more in ([], ["--probabilities"], ["--average", "parameters"])
+    ]
+    assert len(set(ends)) == 3
+
+
+def test_compare_at_equal_votes(capsys: Any) -> None:
+    """The budget is votes; the table has quantiles and votes to a threshold."""
+    words = [
+        "compare",
+        "rock-paper-scissors",
+        "--dynamics",
+        "SelfPlayPG,NashMirrorProx",
+        "--queries",
+        "400",
+        "--start",
+        "0.8,0.1,0.1",
+    ]
+    found = call_json(capsys, *words, "--batch-size", "10", "--step-sizes", "0.1,0.5", "--runs", "3")
+    assert [row["queries"] for row in found["comparison"]] == [400, 400]
+    assert [row["steps"] for row in found["comparison"]] == [40, 20]
+    code, out, _ = call(capsys, *words, "--step-sizes", "0.1")
+    assert code == 0 and "400 votes on rock-paper-scissors" in out and "95 %" in out
+
+
+def test_the_experiment_writes_its_table_and_figure(capsys: Any, tmp_path: Path) -> None:
+    """One command: a row a game and method, a figure, the critical steps."""
+    words = ["experiment", "--dynamics", "SelfPlayPG,NashProx", "--queries", "2000", "--step-sizes", "0.1,1", "--runs", "2"]
+    found = call_json(capsys, *words, "--out", str(tmp_path))
+    assert len(found["comparison"]) == 8 and len(found["critical_steps"]) == 4 and found["feedback"]["batch_size"] == 100
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "comparison.csv", "experiment.pdf", "experiment.png"}
+    assert (tmp_path / "comparison.csv").read_text().count("\n") == 9
+    code, out, _ = call(capsys, *words)
+    assert code == 0 and "unstable at constant steps above" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--feedback", "exact", "--batch-size", "4"], "are for --feedback sampled"),
+        (["run", "--batch-size", "0"], "batch_size = 0 must be at least 1"),
+        (["run", "--batch-size", "x"], "'x' is not a valid integer"),
+        (["run", "--feedback", "votes"], "'votes' is not one of 'exact', 'sampled'"),
+        (["run", "--feedback", "sampled", "--average", "mean"], "average = 'mean' is unknown"),
+        (["run", "--feedback", "sampled", "--average", "policies"], "use average='parameters'"),
+        (["compare", "--queries", "10", "--oracle-calls", "4"], "oracle_calls or queries"),
+        (["compare", "--queries", "10", "--feedback", "exact"], "are for --feedback sampled"),
+        (["compare", "--queries", "0"], "queries = 0 must be at least 1"),
+    ],
+)
+def test_votes_asked_for_wrongly(capsys: Any, words: list[str], message: str) -> None:
+    """Bad input is one sentence and exit code 2."""
+    command, *options = words
+    code, out, err = call(capsys, command, "rock-paper-scissors", "--dynamics", "SelfPlayPG", *options)
+    assert code == 2 and out == "" and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--beta", "0"], "beta = 0 must be positive"),
+        (["--queries", "50"], "queries = 50 must be at least 100"),
+        (["--dynamics", "FictitiousPlay"], "no step size to tune"),
+        (["--dynamics", "Nope"], "'Nope' is unknown"),
+        (["--step-sizes", "0"], "step_sizes = 0 must be positive"),
+        (["--step-sizes", "fast"], "must be 'default' or numbers"),
+        (["--runs", "0"], "runs = 0 must be at least 1"),
+    ],
+)
+def test_the_experiment_asked_for_wrongly(capsys: Any, words: list[str], message: str) -> None:
+    """The same for the experiment."""
+    code, out, err = call(capsys, "experiment", *words)
+    assert code == 2 and out == "" and message in err and err.count("\n") == 1
