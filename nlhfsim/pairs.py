@@ -123,7 +123,7 @@ def fill_with(sums: Array, starts: Levels, logits: Array, log_reference: Array, 
 
 def draw_pair(sums: Array, starts: Levels, generator: np.random.Generator, n: int) -> tuple[int, int]:
     """Return two actions drawn in proportion to their weights; both go down the tree at once, as neither waits for the other."""
-    top = len(starts) - 2
+    top, last = len(starts) - 2, len(sums) - WIDTH
     whole = total(sums, starts)
     i, j = n, n
     # Rounding of the partial sums may lead to a weight that is 0 or not there, once in some 10^16 draws.
@@ -131,8 +131,8 @@ def draw_pair(sums: Array, starts: Levels, generator: np.random.Generator, n: in
         wanted_i, wanted_j = generator.random() * whole, generator.random() * whole
         i, j = 0, 0
         for level in range(top, -1, -1):
-            child_i, wanted_i = descend(sums, starts[level] + WIDTH * i, wanted_i)
-            child_j, wanted_j = descend(sums, starts[level] + WIDTH * j, wanted_j)
+            child_i, wanted_i = descend(sums, min(starts[level] + WIDTH * i, last), wanted_i)
+            child_j, wanted_j = descend(sums, min(starts[level] + WIDTH * j, last), wanted_j)
             i, j = WIDTH * i + child_i, WIDTH * j + child_j
     return i, j
 
