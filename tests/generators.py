@@ -11,7 +11,7 @@ LARGEST = 1 - 2.0**-53
 
 
 class Given:
-    """Draws the numbers given, one after the other; afterwards 0.3 for ever, counted in `more`."""
+    """Draws the numbers given, one after the other; afterwards 0.3, counted in `more`, a thousand times at most."""
 
     def __init__(self, numbers: Iterable[float]) -> None:
         self.numbers = list(numbers)
@@ -22,6 +22,7 @@ class Given:
         if self.numbers:
             return self.numbers.pop(0)
         self.more += 1
+        assert self.more < 1000, "drawn again and again"
         return 0.3
 
 

@@ -22,6 +22,7 @@ _INLINED: Any = {"forceinline": True, "error_model": "numpy", "nogil": True}
 _SIGNATURE = types.float64(types.int64, types.int64)
 
 for _helper in (
+    pairs.averaged_times,
     pairs.bring_up,
     pairs.draw_pair,
     pairs.exponent_of,
