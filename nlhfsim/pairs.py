@@ -202,12 +202,14 @@ def run_pairs(
         largest = 0.0
         for b in range(batch):
             i, j, move = first[b], second[b], moves[b]
-            logits[i] += move
-            logits[j] -= move
-            if lagging:
-                state.lag[i] += move
-                state.lag[j] -= move
-            if not abs(move) < np.inf:
+            # An action against itself moves nothing; there and back again would cost digits.
+            if i != j:
+                logits[i] += move
+                logits[j] -= move
+                if lagging:
+                    state.lag[i] += move
+                    state.lag[j] -= move
+            if not (abs(move) < np.inf and abs(logits[i]) < np.inf and abs(logits[j]) < np.inf):
                 # Neither drawn again nor recorded as if it were a policy.
                 logits[i] = np.nan
                 return logits, state.lag, state.history, state.touched, offset, taken, t + 1

@@ -146,6 +146,14 @@ def test_the_mean_is_the_online_ipo_gradient() -> None:
     np.testing.assert_allclose(found, -0.7 * game.beta / 4 * gradient, rtol=0, atol=1e-12)
 
 
+def test_an_action_against_itself_changes_no_bit() -> None:
+    """The move is there and back again, so nothing moves, however large the step."""
+    game = small_game(3)
+    logits = np.array([0.1, 0.2, 0.3])
+    after, _, _ = run(pairs.start_pairs(logits, how_of("NashProx"), True), asked(game, Given([0.5, 0.5, 0.1])), [1e17], Pairs())
+    np.testing.assert_array_equal(after.logits, logits)
+
+
 # --- lazy against dense ---------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +294,15 @@ def test_the_offset_follows(drawn: list[tuple[int, int]]) -> None:
     for state, u, right in ((climbs, LARGEST, 0), (falls, 0.9, 1), (falls, 0.8, 0)):  # 1 / (1 + e^-2) = 0.88
         run(state, asked(game, Given([u, u, 0.1])), [1.0], how)
         assert drawn[-1] == (right, right)
+
+
+def test_logits_that_overflow_end_the_run() -> None:
+    """A finite move that takes a logit out of range ends the run at that step, instead of drawing from weights that are NaN."""
+    how, large = Pairs(), 1.7e308
+    game = nl.PreferenceGame([[0.5, 1.0], [0.0, 0.5]], 0.0, [0.5, 0.5])
+    state = pairs.start_pairs(np.array([large, large]), how, False)
+    after, records, count = run(state, asked(game, Given([0.1, 0.9, 0.1, 0.1, 0.9, 0.1])), [large] * 3, how, [1, 2])
+    assert count == 1 and not np.isfinite(after.logits).all() and np.isnan(records).all()
 
 
 @pytest.mark.parametrize("compiled", [True, False])
