@@ -253,7 +253,7 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
         )
     plan = replace(plan, runs=len(logs))
     if plan.feedback is not None:
-        ensure_sampled(plan.dynamics)
+        ensure_sampled(plan.dynamics, plan.feedback)
     method, params, pairs = plan.dynamics.method, plan.dynamics.params, plan.pairs
 
     def begun(numbers: list[int], k: int) -> _Begun:
@@ -418,20 +418,21 @@ def _run(plan: Plan, begun: list[list[_Begun]], first: int) -> Trajectory:
     recorders = []
     for k, context in enumerate(game.contexts):
         target = None if log_equilibria is None else log_equilibria[k]
+        # One for all runs: a preference function that is compiled is compiled again for it.
+        called = _called_from_compiled(context.payoff) if plan.compiled and plan.feedback is not None else None
         for numbers, at in zip(_groups(plan), begun[k]):
-            seen = _called_from_compiled(at.seen) if plan.compiled and plan.feedback is not None else at.seen
+            seen = at.seen if called is None else at.seen._replace(payoff=at.seen.payoff._replace(payoff=called))
             group = ContextRuns(loop, context, seen, params, at.state, target, numbers, together(plan), in_place, at.generator)
             recorders.append(replace(group, average=plan.average, sums=at.sums))
     _go(plan, recorders, steps, sizes)
     return _collect(plan, steps, recorders)
 
 
-def _called_from_compiled(context: Context) -> Context:
-    """Return a sampled context whose preference function compiled code can call."""
+def _called_from_compiled(payoff: Any) -> Any:
+    """Return a payoff whose preference function compiled code can call."""
     from nlhfsim.kernels import callable_payoff
 
-    sampled = context.payoff
-    return context._replace(payoff=sampled._replace(payoff=callable_payoff(sampled.payoff)))
+    return callable_payoff(payoff)
 
 
 def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], sizes: StepTable) -> None:

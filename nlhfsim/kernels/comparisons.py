@@ -75,10 +75,13 @@ def _pair_advantage(payoff: Any, i: Any, j: Any) -> Any:
 
 
 class Callback(WrapperAddressProtocol):
-    """A preference function of the user's as compiled code calls it, a pair at a time; what it raises is kept in `error`."""
+    """A preference function of the user's as compiled code calls it, a pair at a time; what it raises is kept in `error`.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Make the address."""
+    Compiled by Numba, it is called directly. What it raises there is lost, so the pair is asked for again through Python.
+    """
+
+    def __init__(self, function: Callable[..., Any], compiled: bool = False) -> None:
+        """Make the address; raises what Numba raises if a compiled function does not take numbers."""
         self.error: BaseException | None = None
 
         def call(i: int, j: int) -> float:
@@ -88,13 +91,23 @@ class Callback(WrapperAddressProtocol):
                 self.error = error
                 return float("nan")
 
-        self._call = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_int64)(call)
+        self._call = through_python = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_int64)(call)
+        self._direct: Any = None
+        if compiled:
+
+            def direct(i, j):  # type: ignore[no-untyped-def]
+                try:
+                    return float(function(i, j))
+                except Exception:
+                    return through_python(i, j)
+
+            self._direct = cfunc(_SIGNATURE)(direct)
 
     def __wrapper_address__(self) -> int:
         """Return the address of the C function."""
-        address = ctypes.cast(self._call, ctypes.c_void_p).value
+        address = ctypes.cast(self._call, ctypes.c_void_p).value if self._direct is None else self._direct.address
         assert address is not None
-        return address
+        return int(address)
 
     def signature(self) -> Any:
         """Return the type of the function."""
@@ -109,11 +122,10 @@ def callable_payoff(payoff: Any) -> Any:
     """
     if not isinstance(payoff, PairwisePayoff) or isinstance(payoff.function, Representation):
         return payoff
-    plain = getattr(payoff.function, "py_func", None)
-    if plain is not None:
+    if hasattr(payoff.function, "py_func"):
         try:
-            return payoff._replace(function=cfunc(_SIGNATURE)(plain))
+            return payoff._replace(function=Callback(payoff.function, compiled=True))
         except Exception as error:
             if not type(error).__module__.startswith("numba"):
                 raise
-    return PairwisePayoff(Callback(payoff.function), payoff.size)
+    return payoff._replace(function=Callback(payoff.function))
