@@ -379,6 +379,7 @@ def _states_of(start: Trajectory, plan: Plan) -> list[list[_Begun]]:
     else:
         if plan.feedback is not None:
             first = sampled_context(first, plan.feedback, generator_of(0, 0, 0))
+            first = first._replace(payoff=first.payoff._replace(batch_size=0))  # asks nothing
         probe = plan.dynamics.method.init(first, plan.dynamics.params, zeros)
     kind = type(probe)
 
@@ -445,7 +446,7 @@ def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], 
         _LOGGER.info("%s: %s of %d, %d steps", name, runs, plan.runs, plan.n_steps)
         group.go(steps, sizes, keep=plan.keep_policies == "all")
 
-    threads = min(plan.threads or len(os.sched_getaffinity(0)), len(recorders))
+    threads = min(plan.threads or _processors(), len(recorders))
     if plan.feedback is None or not plan.compiled or threads == 1:
         for group in recorders:
             go(group)
@@ -461,6 +462,12 @@ def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], 
                 group.stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _processors() -> int:
+    """Return how many processors may be used; only some systems tell which of them this process is held to."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _what_to_keep(plan: Plan, records: int) -> str | bool:

@@ -160,14 +160,14 @@ def test_compiled_pairs_are_plain(key: str) -> None:
 @pytest.mark.parametrize("candidates", ["uniform", "reference", "policy"])
 @pytest.mark.parametrize("name", ESTIMATED)
 def test_compiled_estimates_are_plain(name: str, candidates: str) -> None:
-    """Every other method reads the same estimates, with each kind of candidates and of average."""
+    """Every other method reads the same estimates, with each kind of candidates."""
     game = GAMES["dense"]()
     method = dynamics.build(name, **dict(dynamics.get(name).method.example))
     if candidates == "policy" and not method.method.full_support:
         return
-    average = {"uniform": None, "reference": "policies", "policy": "parameters"}[candidates]
-    options = {"feedback": nl.Sampled(3, candidates=candidates), "average": average if method.method.scheduled else None}
-    fast, slow = (go(game, method, 30, record_every=10, compiled=c, **options) for c in (True, False))
+    fast, slow = (
+        go(game, method, 30, record_every=10, compiled=c, feedback=nl.Sampled(3, candidates=candidates)) for c in (True, False)
+    )
     assert (fast.compiled, slow.compiled) == (True, False) and slow.log_policies is not None
     scale = 1 + np.abs(slow.log_policies[np.isfinite(slow.log_policies)]).max()
     np.testing.assert_allclose(fast.log_policies, slow.log_policies, rtol=0, atol=1e-12 * scale)
