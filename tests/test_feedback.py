@@ -9,18 +9,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from generators import LARGEST, Given
 from sampled import ESTIMATED, LIMIT, START, Floats, example, game_of, scores, softmax
 
 import nlhfsim as nl
 from nlhfsim import dynamics
 from nlhfsim.errors import InputError
+from nlhfsim.feedback import sampled_context
+from nlhfsim.games import votes
 from nlhfsim.games.votes import SampledPayoff
 
 pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
+
+
+# --- one batch, exactly ---------------------------------------------------------------------------------------------------
+
+
+def test_a_draw_is_exact() -> None:
+    """Where nothing rounds, a draw from partial sums is the first above the wanted sum, at every boundary; zeros never come."""
+    for weights in ([3, 0, 0, 5, 1, 7, 0], [0, 0, 16], [16], [0, 1, 0, 15, 0, 0], [1] * 16, [0, 4, 4, 0, 8]):
+        partial = np.cumsum(np.array(weights, dtype=float))
+        assert partial[-1] == 16
+        for k in range(64):
+            assert votes.draw(partial, k / 64) == next(i for i, total in enumerate(partial) if total > k / 4)
+    for partial in ([0.1, 0.3, 0.3], [5e-324, 5e-324]):  # so small a sum rounds up to itself
+        assert votes.draw(np.array(partial), LARGEST) == int(partial[0] == 0.1)
+
+
+@pytest.mark.parametrize("votes_seen", [True, False])
+@pytest.mark.parametrize("candidates", ["uniform", "reference", "policy"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_mean_of_an_estimate_is_exact(batch: int, candidates: str, votes_seen: bool) -> None:
+    """Over every action, opponent and vote that can be drawn the estimate of Aπ is Aπ, to 1e-12."""
+    P = np.array([[0.5, 1.0, 0.3], [0.0, 0.5, 0.8], [0.7, 0.2, 0.5]])
+    game, policy = nl.PreferenceGame(P, 0.3, [0.5, 0.3, 0.2]), np.array([0.2, 0.7, 0.1])
+    q = {"uniform": np.full(3, 1 / 3), "reference": game.reference, "policy": policy}[candidates]
+    outcomes = []
+    for i, j in product(range(3), repeat=2):
+        ends = [(P[i, j], P[i, j] / 2), (1 - P[i, j], (1 + P[i, j]) / 2)] if votes_seen else [(1.0, None)]
+        for chance, vote in ends:
+            drawn = [np.cumsum(q)[i] - q[i] / 2, np.cumsum(policy)[j] - policy[j] / 2, *([vote] if votes_seen else [])]
+            outcomes.append((q[i] * policy[j] * chance, drawn))
+    mean = np.zeros(3)
+    for several in product(outcomes, repeat=batch):
+        generator: Any = Given([number for _, numbers in several for number in numbers])
+        feedback = nl.Sampled(batch, votes_seen, candidates)
+        asked = sampled_context(game.contexts[0], feedback, generator)
+        mean += np.prod([chance for chance, _ in several]) * asked.payoff.product(policy)
+        assert not generator.numbers and not generator.more
+    np.testing.assert_allclose(mean, (P - 0.5) @ policy, rtol=0, atol=1e-12)
 
 
 # --- reading along --------------------------------------------------------------------------------------------------------

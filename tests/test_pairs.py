@@ -291,7 +291,16 @@ def test_the_offset_follows(drawn: list[tuple[int, int]]) -> None:
     low = np.array([-3000.0, -3000.0])
     falls, _, _ = run(pairs.start_pairs(low, how, False), asked(game, Given([0.1, 0.9, 0.1])), [4.0], how)
     assert falls.logits.tolist() == [-2999.0, -3001.0] and falls.offset == -3000.0
-    for state, u, right in ((climbs, LARGEST, 0), (falls, 0.9, 1), (falls, 0.8, 0)):  # 1 / (1 + e^-2) = 0.88
+    sinking = pairs.start_pairs(np.array([-699.0, -490.0]), how, False)
+    sinks, _, _ = run(sinking, asked(game, Given([0.0, 0.5, 0.1])), [418.0], how)
+    assert sinks.logits.tolist() == [-594.5, -594.5] and sinks.offset == -594.5
+    for state, u, right in (
+        (climbs, LARGEST, 0),
+        (sinks, 0.49, 0),
+        (sinks, 0.51, 1),
+        (falls, 0.9, 1),
+        (falls, 0.8, 0),
+    ):  # 1 / (1 + e^-2) = 0.88
         run(state, asked(game, Given([u, u, 0.1])), [1.0], how)
         assert drawn[-1] == (right, right)
 

@@ -227,14 +227,16 @@ def test_a_hundred_thousand_actions(key: str) -> None:
 
 
 class Failing:
-    """A preference function that raises at its k-th pair after the game was made."""
+    """A preference function that raises, or without an error returns NaN, at its k-th pair after the game was made."""
 
-    def __init__(self, error: BaseException, after: int) -> None:
+    def __init__(self, error: BaseException | None, after: int) -> None:
         self.error, self.left, self.armed = error, after, False
 
     def __call__(self, i: Any, j: Any) -> Any:
         self.left -= self.armed
         if self.left < 0:
+            if self.error is None:
+                return np.full(np.shape(i), np.nan) if np.size(i) == 1 else plain_function(i, j)
             raise self.error
         return plain_function(i, j)
 
@@ -284,6 +286,17 @@ def test_what_a_compiled_function_raises_comes_out() -> None:
     """A function that Numba has compiled cannot raise through compiled code; it is not taken for a vote all the same."""
     with pytest.raises(InputError, match=r"ValueError\('one pair'\)"):
         go(pairwise(fails_alone, 30), PAIRED["SelfPlayPG"], 200)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["SelfPlayPG", "NaturalPG"])
+def test_no_answer_is_no_vote(name: str, compiled: bool) -> None:
+    """A preference that is NaN in the middle of a run is not counted as lost: the run ends there, as diverged."""
+    function = Failing(None, 50)
+    game = pairwise(function, 30)
+    function.armed = True
+    run = go(game, PAIRED.get(name, dynamics.NaturalPG(0.1)), 200, compiled=compiled)
+    assert run.status == ("diverged",) and any("stopped being finite at step 51" in note for note in run.notes)
 
 
 @compiled
