@@ -14,7 +14,7 @@ import pytest
 import nlhfsim as nl
 import nlhfsim.loop
 import nlhfsim.simulate
-from nlhfsim import dynamics
+from nlhfsim import dynamics, kernels, pairs, sum_tree
 from nlhfsim.errors import InputError
 from nlhfsim.games import votes
 
@@ -59,6 +59,30 @@ def test_a_tree_built_new_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPa
         for field, values in found[0].state.items():
             np.testing.assert_array_equal(other.state[field], values)
         np.testing.assert_array_equal(other.final, found[0].final)
+
+
+@numba.njit(error_model="numpy")
+def filled(sums: Any, starts: Any, logits: Any, log_reference: Any, offset: float) -> None:
+    """All weights at once, as where a tree is built."""
+    pairs.fill_with(sums, starts, logits, log_reference, 0.3, offset)
+
+
+@numba.njit(error_model="numpy")
+def one_by_one(sums: Any, logits: Any, log_reference: Any, offset: float, order: Any) -> None:
+    """Weight after weight, as after votes."""
+    for i in order:
+        sums[i] = pairs.exp_of(min(pairs.exponent_of(logits, log_reference, 0.3, i) - offset, 500.0))
+
+
+@compiled
+def test_weights_have_the_same_bits_alone_and_in_a_row() -> None:
+    """The compiler rounds a weight the same way in a loop over all actions, which it vectorizes, and alone."""
+    logits, log_reference = np.random.default_rng(0).normal(0, 60, (2, 100_000))
+    sums, starts = sum_tree.empty_tree(100_000)
+    filled(sums, starts, logits, log_reference, 17.3)
+    alone = np.zeros(100_000)
+    one_by_one(alone, logits, log_reference, 17.3, np.random.default_rng(1).permutation(100_000))
+    np.testing.assert_array_equal(sums[:100_000], alone)
 
 
 @compiled
@@ -303,7 +327,7 @@ def test_no_answer_is_no_vote(name: str, compiled: bool) -> None:
 def test_a_compiled_function_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs share what is made of a preference function."""
     made: list[Any] = []
-    real = nl.kernels.callable_payoff  # type: ignore[attr-defined]
+    real = kernels.callable_payoff
     monkeypatch.setattr("nlhfsim.kernels.callable_payoff", lambda payoff: made.append(1) or real(payoff))
     go(pairwise(numba_function, 30), PAIRED["SelfPlayPG"], 5, runs=6)
     assert len(made) == 1
