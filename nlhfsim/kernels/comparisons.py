@@ -8,7 +8,7 @@ from typing import Any
 
 import numba.experimental.function_type  # noqa: F401  (teaches Numba to take an object with an address for a function)
 import numpy as np
-from numba import cfunc, types
+from numba import cfunc, config, types
 from numba.core.types import WrapperAddressProtocol
 from numba.extending import overload
 
@@ -120,7 +120,8 @@ def callable_payoff(payoff: Any) -> Any:
     A function that is compiled by Numba already is called directly, if it takes numbers as well as arrays; any other through
     Python, which takes some microseconds a pair.
     """
-    if not isinstance(payoff, PairwisePayoff) or isinstance(payoff.function, Representation):
+    # With Numba's compiler off, for a debugger, compiled code is plain Python, which needs no address.
+    if not isinstance(payoff, PairwisePayoff) or isinstance(payoff.function, Representation) or bool(vars(config)["DISABLE_JIT"]):
         return payoff
     if hasattr(payoff.function, "py_func"):
         try:
