@@ -89,11 +89,15 @@ def described(feedback: Feedback) -> Any:
     return "exact" if feedback is None else feedback.to_dict()
 
 
-def ensure_sampled(dynamics: Dynamics) -> None:
-    """Refuse a method that has no sampled form."""
+def ensure_sampled(dynamics: Dynamics, feedback: Sampled) -> None:
+    """Refuse a method that has no sampled form, or none with these candidates."""
     why = dynamics.method.unsampled(dynamics.params)
     if why:
         raise InputError(f"{dynamics.name} has no sampled form: {why}; or use feedback='exact'")
+    if feedback.candidates == "policy" and not dynamics.method.full_support:
+        raise InputError(
+            f"candidates = 'policy' leaves actions unseen that {dynamics.name} does not play, must be 'uniform' or 'reference'"
+        )
 
 
 def generator_of(seed: int, run: int, context: int, stream: str = "runs") -> np.random.Generator:

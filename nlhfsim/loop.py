@@ -180,7 +180,7 @@ class ContextRuns:
             return mean_of(self.average, self.sums, taken + 1)[None]
         if isinstance(self.state, PairState):
             recorded = np.empty(self.n)
-            record_to(recorded, self.state, self.state.taken)
+            record_to(recorded, self.state, self.state.taken, self.params.inner)
             return recorded[None]
         return np.asarray(self.state.logits).reshape(self.runs, self.n)
 

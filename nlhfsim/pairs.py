@@ -46,12 +46,15 @@ class Pairs(NamedTuple):
         α: the centre moves to ``(1 - α) θ̄ + α θ`` after every step; read if `refresh_every` is 0.
     refresh_every : int
         m: the centre jumps to θ after every m-th step; 0: it moves by `averaging`.
+    inner : int
+        How many steps here are one step of the method: averages are over θ after whole steps of the method.
     """
 
     mixing: float = 0.0
     pull: float = 0.0
     averaging: float = 0.0
     refresh_every: int = 0
+    inner: int = 1
 
 
 class PairState(NamedTuple):
@@ -64,7 +67,7 @@ class PairState(NamedTuple):
     lag : numpy.ndarray
         θ - θ̄ when the coordinate last moved, before the centre followed; empty without a proximal term.
     history : numpy.ndarray
-        The sum of the coordinate's θ over all times before `touched`; empty if no average is wanted.
+        The sum of the coordinate's θ over all times before `touched` that are averaged; empty if no average is wanted.
     touched : numpy.ndarray
         The number of steps done when the coordinate had last moved.
     offset : float
@@ -123,7 +126,7 @@ def fill_with(sums: Array, starts: Levels, logits: Array, log_reference: Array, 
 
 def draw_pair(sums: Array, starts: Levels, generator: Any, n: int) -> tuple[int, int]:
     """Return two actions drawn in proportion to their weights; both go down the tree at once, as neither waits for the other."""
-    top = len(starts) - 2
+    top, last = len(starts) - 2, len(sums) - WIDTH
     whole = total(sums, starts)
     i, j = n, n
     # Rounding of the partial sums may lead to a weight that is 0 or not there, once in some 10^16 draws.
@@ -131,8 +134,8 @@ def draw_pair(sums: Array, starts: Levels, generator: Any, n: int) -> tuple[int,
         wanted_i, wanted_j = uniform(generator) * whole, uniform(generator) * whole
         i, j = 0, 0
         for level in range(top, -1, -1):
-            child_i, wanted_i = descend(sums, starts[level] + WIDTH * i, wanted_i)
-            child_j, wanted_j = descend(sums, starts[level] + WIDTH * j, wanted_j)
+            child_i, wanted_i = descend(sums, min(starts[level] + WIDTH * i, last), wanted_i)
+            child_j, wanted_j = descend(sums, min(starts[level] + WIDTH * j, last), wanted_j)
             i, j = WIDTH * i + child_i, WIDTH * j + child_j
     return i, j
 
@@ -142,10 +145,17 @@ def bring_up(state: PairState, pairs: Pairs, log_kept: float, i: int, taken: int
     if state.touched.size == 0 or state.touched[i] > taken:
         return
     if state.history.size > 0:
-        state.history[i] += state.logits[i] * (taken + 1 - state.touched[i])
+        state.history[i] += state.logits[i] * averaged_times(state.touched[i], taken, pairs.inner)
     if state.lag.size > 0:
         state.lag[i] = lag_now(state.lag[i], state.touched[i], taken, pairs.refresh_every, log_kept)
     state.touched[i] = taken + 1
+
+
+def averaged_times(touched: int, taken: int, inner: int) -> int:
+    """Return how many of the times from `touched` to `taken` are multiples of `inner`."""
+    if inner == 1:
+        return taken + 1 - touched
+    return taken // inner - (touched - 1) // inner
 
 
 def lag_now(lag: float, touched: int, taken: int, refresh_every: int, log_kept: float) -> float:
@@ -155,12 +165,12 @@ def lag_now(lag: float, touched: int, taken: int, refresh_every: int, log_kept: 
     return lag * exp_of(max((taken - touched + 1) * log_kept, -LARGEST_EXPONENT))
 
 
-def record_to(out: Array, state: PairState, taken: int) -> None:
-    """Write what is recorded after `taken` steps to `out`, shape ``(n,)``: θ, or the mean of θ_0, …, θ_taken if it is kept."""
+def record_to(out: Array, state: PairState, taken: int, inner: int) -> None:
+    """Write what is recorded after `taken` steps to `out`, shape ``(n,)``: θ, or its mean so far if that is kept."""
     for i in range(len(out)):
         out[i] = state.logits[i]
         if state.history.size > 0:
-            out[i] = (state.history[i] + out[i] * (taken + 1 - state.touched[i])) / (taken + 1)
+            out[i] = (state.history[i] + out[i] * averaged_times(state.touched[i], taken, inner)) / (taken // inner + 1)
 
 
 def run_pairs(
@@ -192,12 +202,14 @@ def run_pairs(
         largest = 0.0
         for b in range(batch):
             i, j, move = first[b], second[b], moves[b]
-            logits[i] += move
-            logits[j] -= move
-            if lagging:
-                state.lag[i] += move
-                state.lag[j] -= move
-            if not abs(move) < np.inf:
+            # An action against itself moves nothing; there and back again would cost digits.
+            if i != j:
+                logits[i] += move
+                logits[j] -= move
+                if lagging:
+                    state.lag[i] += move
+                    state.lag[j] -= move
+            if not (abs(move) < np.inf and abs(logits[i]) < np.inf and abs(logits[j]) < np.inf):
                 # Neither drawn again nor recorded as if it were a policy.
                 logits[i] = np.nan
                 return logits, state.lag, state.history, state.touched, offset, taken, t + 1
@@ -211,6 +223,6 @@ def run_pairs(
         if largest > LARGEST_EXPONENT or total(sums, starts) < SMALLEST_TOTAL:
             offset = fill_tree(sums, starts, logits, log_reference, mixing, offset)
         if filled < len(marks) and marks[filled] == t + 1:
-            record_to(records[filled], state, taken)
+            record_to(records[filled], state, taken, pairs.inner)
             filled += 1
     return logits, state.lag, state.history, state.touched, offset, taken, len(step_sizes)

@@ -255,7 +255,7 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
         )
     plan = replace(plan, runs=len(logs))
     if plan.feedback is not None:
-        ensure_sampled(plan.dynamics)
+        ensure_sampled(plan.dynamics, plan.feedback)
     method, params, pairs = plan.dynamics.method, plan.dynamics.params, plan.pairs
 
     def begun(numbers: list[int], k: int) -> _Begun:
@@ -378,6 +378,7 @@ def _states_of(start: Trajectory, plan: Plan) -> list[list[_Begun]]:
     else:
         if plan.feedback is not None:
             first = sampled_context(first, plan.feedback, generator_of(0, 0, 0))
+            first = first._replace(payoff=first.payoff._replace(batch_size=0))  # asks nothing
         probe = plan.dynamics.method.init(first, plan.dynamics.params, zeros)
     kind = type(probe)
 
@@ -416,21 +417,27 @@ def _run(plan: Plan, begun: list[list[_Begun]], first: int) -> Trajectory:
     recorders = []
     for k, context in enumerate(game.contexts):
         target = None if log_equilibria is None else log_equilibria[k]
+        # One for all runs: a preference function that is compiled is compiled again for it.
+        called = _called_from_compiled(context.payoff) if plan.compiled and plan.feedback is not None else None
         for numbers, at in zip(_groups(plan), begun[k]):
-            seen = _for_compiled(at.seen) if plan.compiled and plan.feedback is not None else at.seen
+            seen = at.seen if called is None else _for_compiled(at.seen, called)
             group = ContextRuns(loop, context, seen, params, at.state, target, numbers, together(plan), in_place)
             recorders.append(replace(group, average=plan.average, sums=at.sums))
     _go(plan, recorders, steps, sizes)
     return _collect(plan, steps, recorders)
 
 
-def _for_compiled(context: Context) -> Context:
-    """Return a sampled context as compiled code takes it: the words of the generator, a preference function that it can call."""
+def _called_from_compiled(payoff: Any) -> Any:
+    """Return a payoff whose preference function compiled code can call."""
     from nlhfsim.kernels import callable_payoff
 
+    return callable_payoff(payoff)
+
+
+def _for_compiled(context: Context, called: Any) -> Context:
+    """Return a sampled context as compiled code takes it: the words of the generator, a payoff that it can call."""
     sampled = context.payoff
-    payoff = sampled._replace(payoff=callable_payoff(sampled.payoff), generator=words_of(sampled.generator))
-    return context._replace(payoff=payoff)
+    return context._replace(payoff=sampled._replace(payoff=called, generator=words_of(sampled.generator)))
 
 
 def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], sizes: StepTable) -> None:
@@ -443,7 +450,7 @@ def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], 
         _LOGGER.info("%s: %s of %d, %d steps", name, runs, plan.runs, plan.n_steps)
         group.go(steps, sizes, keep=plan.keep_policies == "all")
 
-    threads = min(plan.threads or len(os.sched_getaffinity(0)), len(recorders))
+    threads = min(plan.threads or _processors(), len(recorders))
     if plan.feedback is None or not plan.compiled or threads == 1:
         for group in recorders:
             go(group)
@@ -459,6 +466,12 @@ def _go(plan: Plan, recorders: list[ContextRuns], steps: npt.NDArray[np.int64], 
                 group.stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _processors() -> int:
+    """Return how many processors may be used; only some systems tell which of them this process is held to."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _what_to_keep(plan: Plan, records: int) -> str | bool:

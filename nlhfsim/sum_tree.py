@@ -30,8 +30,8 @@ def empty_tree(n: int) -> tuple[Array, npt.NDArray[np.int64]]:
         groups = (width + WIDTH - 1) // WIDTH
         starts[level + 1] = starts[level] + groups * WIDTH
         width = groups
-    # A draw that rounding sends beyond the last weight reads on behind its level, and is drawn again.
-    return np.zeros(starts[levels] + WIDTH * WIDTH), starts
+    # A draw that rounding sends beyond the last weight reads on behind its level, here at the latest, and is drawn again.
+    return np.zeros(starts[levels] + WIDTH), starts
 
 
 def group_sum(sums: Array, begin: int) -> float:
@@ -71,8 +71,9 @@ def descend(sums: Array, begin: int, wanted: float) -> tuple[int, float]:
     sum2, sum3 = sum1 + sums[begin + 2], sum1 + (sums[begin + 2] + sums[begin + 3])
     sum4, sum5 = sum3 + sums[begin + 4], sum3 + (sums[begin + 4] + sums[begin + 5])
     sum6 = sum5 + sums[begin + 6]
+    # From a number on, as NumPy's booleans alone would add up to a boolean in plain Python.
     child = 0 + (wanted >= sum0) + (wanted >= sum1) + (wanted >= sum2) + (wanted >= sum3)
-    child += (wanted >= sum4) + (wanted >= sum5) + (wanted >= sum6)
+    child = child + (wanted >= sum4) + (wanted >= sum5) + (wanted >= sum6)
     below = sum0 if wanted >= sum0 else 0.0
     below = sum1 if wanted >= sum1 else below
     below = sum2 if wanted >= sum2 else below

@@ -166,7 +166,7 @@ class Settings:
     def steps(self, dynamics: Dynamics) -> int:
         """Return how many steps the budget buys."""
         if self.feedback is not None:
-            ensure_sampled(dynamics)
+            ensure_sampled(dynamics, self.feedback)
         if dynamics.method.oracle_calls is None:
             raise InputError(
                 f"{dynamics.name} cannot be compared at equal oracle calls: those of its inner solver are not counted; "

@@ -196,7 +196,7 @@ def test_given_starts(start: Any, runs: int, expected: Any, two: nl.PreferenceGa
         ({"record_every": [1, -2]}, "record_every = -2 must be at least 0"),
         ({"record_every": "all"}, "record_every = 'all' must be"),
         ({"keep_policies": "some"}, "keep_policies = 'some' is unknown"),
-        ({"feedback": "sampled"}, "feedback = 'sampled' is unknown"),
+        ({"feedback": "votes"}, "feedback = 'votes' is unknown"),
         ({"equilibrium": True}, "must be the result of nl.solve"),
         ({"equilibrium": [0.3, 0.3, 0.4]}, "must be the result of nl.solve"),
         ({"game": np.full((3, 3), 0.5)}, "must be a PreferenceGame"),

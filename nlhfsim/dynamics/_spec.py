@@ -116,6 +116,9 @@ class Method:
         None: a batch of votes stands for Aπ wherever the step reads it by `advantage`, and should enter linearly.
     unsampled : callable
         ``unsampled(params) -> str``: why the method has no sampled form; empty if it has one.
+    full_support : bool
+        Whether every policy that the step asks about gives each action a chance. If not, candidates drawn from it would leave
+        the gain of some actions unseen.
     initial_calls : int
         Oracle calls that `init` makes.
     helpers : tuple of callable
@@ -149,6 +152,7 @@ class Method:
     together: bool = False
     pairs: Callable[[Any], Pairs] | None = None
     unsampled: Callable[[Any], str] = _has_sampled_form
+    full_support: bool = True
     initial_calls: int = 0
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None

@@ -72,6 +72,7 @@ METHOD = Method(
     scheduled=None,
     fixed_point="none",
     iterate="average",
+    full_support=False,
     smooth=False,
     autonomous=False,
     helpers=(total, matched),

@@ -54,6 +54,7 @@ METHOD = Method(
     scheduled=None,
     fixed_point="none",
     iterate="average",
+    full_support=False,
     smooth=False,
     autonomous=False,
     helpers=(total, matched),

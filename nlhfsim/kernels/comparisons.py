@@ -8,7 +8,7 @@ from typing import Any
 
 import numba.experimental.function_type  # noqa: F401  (teaches Numba to take an object with an address for a function)
 import numpy as np
-from numba import cfunc, types
+from numba import cfunc, config, types
 from numba.core.types import WrapperAddressProtocol
 from numba.extending import overload
 
@@ -22,6 +22,7 @@ _INLINED: Any = {"forceinline": True, "error_model": "numpy", "nogil": True}
 _SIGNATURE = types.float64(types.int64, types.int64)
 
 for _helper in (
+    pairs.averaged_times,
     pairs.bring_up,
     pairs.draw_pair,
     pairs.exponent_of,
@@ -86,14 +87,17 @@ def _uniform(generator: Any) -> Any:
         generator[3] = counter + one_more
         return np.float64(np.int64(word >> eleven)) * 2.0**-53
 
-    return sfc64
+    return sfc64 if isinstance(generator, types.Array) else (lambda generator: generator.random())
 
 
 class Callback(WrapperAddressProtocol):
-    """A preference function of the user's as compiled code calls it, a pair at a time; what it raises is kept in `error`."""
+    """A preference function of the user's as compiled code calls it, a pair at a time; what it raises is kept in `error`.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Make the address."""
+    Compiled by Numba, it is called directly. What it raises there is lost, so the pair is asked for again through Python.
+    """
+
+    def __init__(self, function: Callable[..., Any], compiled: bool = False) -> None:
+        """Make the address; raises what Numba raises if a compiled function does not take numbers."""
         self.error: BaseException | None = None
 
         def call(i: int, j: int) -> float:
@@ -103,13 +107,23 @@ class Callback(WrapperAddressProtocol):
                 self.error = error
                 return float("nan")
 
-        self._call = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_int64)(call)
+        self._call = through_python = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_int64)(call)
+        self._direct: Any = None
+        if compiled:
+
+            def direct(i, j):  # type: ignore[no-untyped-def]
+                try:
+                    return float(function(i, j))
+                except Exception:
+                    return through_python(i, j)
+
+            self._direct = cfunc(_SIGNATURE)(direct)
 
     def __wrapper_address__(self) -> int:
         """Return the address of the C function."""
-        address = ctypes.cast(self._call, ctypes.c_void_p).value
+        address = ctypes.cast(self._call, ctypes.c_void_p).value if self._direct is None else self._direct.address
         assert address is not None
-        return address
+        return int(address)
 
     def signature(self) -> Any:
         """Return the type of the function."""
@@ -122,13 +136,13 @@ def callable_payoff(payoff: Any) -> Any:
     A function that is compiled by Numba already is called directly, if it takes numbers as well as arrays; any other through
     Python, which takes some microseconds a pair.
     """
-    if not isinstance(payoff, PairwisePayoff) or isinstance(payoff.function, Representation):
+    # With Numba's compiler off, for a debugger, compiled code is plain Python, which needs no address.
+    if not isinstance(payoff, PairwisePayoff) or isinstance(payoff.function, Representation) or bool(vars(config)["DISABLE_JIT"]):
         return payoff
-    plain = getattr(payoff.function, "py_func", None)
-    if plain is not None:
+    if hasattr(payoff.function, "py_func"):
         try:
-            return payoff._replace(function=cfunc(_SIGNATURE)(plain))
+            return payoff._replace(function=Callback(payoff.function, compiled=True))
         except Exception as error:
             if not type(error).__module__.startswith("numba"):
                 raise
-    return PairwisePayoff(Callback(payoff.function), payoff.size)
+    return payoff._replace(function=Callback(payoff.function))
