@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nlhfsim.flow import Flow, flow
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.games.responses import best_response, exploitability
+    from nlhfsim.parametrizations import LogLinear, Tabular
     from nlhfsim.simplex import kl, span
     from nlhfsim.simulate import simulate
     from nlhfsim.sources import cite
@@ -30,7 +31,9 @@ _HOME = {
     "Comparison": "compare",
     "Equilibrium": "equilibrium",
     "Flow": "flow",
+    "LogLinear": "parametrizations",
     "PreferenceGame": "games.game",
+    "Tabular": "parametrizations",
     "Trajectory": "trajectory",
     "Tuning": "tuning",
     "best_response": "games.responses",
@@ -54,7 +57,9 @@ __all__ = [
     "Comparison",
     "Equilibrium",
     "Flow",
+    "LogLinear",
     "PreferenceGame",
+    "Tabular",
     "Trajectory",
     "Tuning",
     "best_response",

@@ -14,7 +14,8 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import InputError, ensure_choice
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import solved_target, warn_flat
+from nlhfsim.parametrizations import Parametrization
+from nlhfsim.simulate import resolved, shared_class, solved_target, warn_flat
 from nlhfsim.trajectory import Trajectory
 from nlhfsim.tuning import Contestant, Finished, Settings, Tuning, contestant_of, ensure_budget, frame_of, tune_on
 
@@ -30,7 +31,8 @@ class Comparison:
         ``final_exploitability``, ``final_gap0`` (medians over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to
         that exploitability, exact up to 20,000 steps, ``inf`` if never), ``fitted_factor`` (of the KL a step),
         ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven), ``grid_points`` (0: run as given),
-        ``at_edge``, ``status``.
+        ``at_edge``, ``status``; of log-linear policies also ``attainable_kl`` and ``attainable_exploitability``, the best values
+        that the features allow, beside which the final ones are to be read.
     trajectories : tuple of Trajectory
         The runs behind the rows.
     tunings : tuple of Tuning or None
@@ -65,6 +67,7 @@ def compare(
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
+    parametrization: Parametrization | None = None,
     equilibrium: Equilibrium | None = None,
 ) -> Comparison:
     """Compare methods on a game at equal oracle calls.
@@ -83,7 +86,7 @@ def compare(
         several parameters by name) for methods by name. A method that has no step size runs as given unless a mapping names it.
     metric : str, optional
         What tuning minimizes: ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0).
-    runs, seed, start, equilibrium
+    runs, seed, start, parametrization, equilibrium
         As for `nlhfsim.simulate`.
 
     Returns
@@ -109,9 +112,11 @@ def compare(
         raise InputError("methods is empty, must name at least one method")
     contestants = [contestant_of(method) for method in chosen]
     target = solved_target(game, equilibrium)
-    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, target)
+    shared = shared_class(game, parametrization)
+    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, target, shared)
     for contestant in contestants:
         settings.steps(contestant.dynamics)
+        resolved(game, contestant.dynamics, shared)
     criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
         ensure_choice("step_sizes", name, {n for c in contestants for n in (c.dynamics.name, c.alias) if n})
@@ -126,7 +131,7 @@ def compare(
             best, trajectory = tuning.best, tuning.trajectory
         tunings.append(tuning)
         trajectories.append(trajectory)
-        rows.append(_row(game, best, trajectory, tuning))
+        rows.append(_row(settings, best, trajectory, tuning))
     warn_flat(trajectories[0])
     return Comparison(tuple(rows), tuple(trajectories), tuple(tunings), target)
 
@@ -145,13 +150,16 @@ def _grid_for(contestant: Contestant, step_sizes: Any) -> Any:
     return unnamed if step_sizes is None or contestant.dynamics.method.scheduled is None else step_sizes
 
 
-def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
-    resolved = dynamics.resolve(game.contexts)
+def _row(settings: Settings, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
+    game, instance = settings.game, resolved(settings.game, dynamics, settings.shared)
+    proven = instance.method.fixed_point == "nash" and settings.shared is None
     whole = Finished(trajectory, slice(None))
     passages = {f"calls_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps) for eps in (1e-3, 1e-6)}
+    attainable = trajectory.attainable
+    best = {"attainable_kl": attainable.kl, "attainable_exploitability": attainable.exploitability} if attainable else {}
     return {
-        "dynamics": resolved.name,
-        "params": resolved.parameters,
+        "dynamics": instance.name,
+        "params": instance.parameters,
         "runs": trajectory.runs,
         "steps": int(trajectory.steps[-1]),
         "oracle_calls": int(trajectory.oracle_calls[-1]),
@@ -162,9 +170,10 @@ def _row(game: PreferenceGame, dynamics: Dynamics, trajectory: Trajectory, tunin
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
-        # A biased method has at best a neighbourhood of π* proven at a constant step.
-        "in_proven_range": in_proven_range(game, resolved) if resolved.method.fixed_point == "nash" else None,
+        # A biased method has at best a neighbourhood of π* proven at a constant step, log-linear policies nothing.
+        "in_proven_range": in_proven_range(game, instance) if proven else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
         "status": whole.status,
+        **best,
     }

@@ -85,6 +85,7 @@ class ContextRuns:
 
     The fields of `state` are those of one run, shape ``(n,)``, if `together` is False; else arrays carry a leading axis of runs,
     ``(runs, n)``, and numbers are common to all. `numbers` are the runs' numbers in the simulation.
+    With `rows` the leading axis is that of the contexts of one run, which share parameters, so that they end together.
     """
 
     loop: Callable[..., Any]
@@ -95,6 +96,7 @@ class ContextRuns:
     numbers: list[int]
     together: bool
     in_place: bool
+    rows: tuple[Context, ...] | None = None
 
     def __post_init__(self) -> None:
         """Note that nothing diverged so far."""
@@ -120,11 +122,19 @@ class ContextRuns:
             done = int(marks[-1])
             with np.errstate(all="ignore"):
                 logs = log_softmax(logits).swapaxes(0, 1)
-                measured = metrics.of_context(self.context, logs, self.log_equilibrium)
+                measured = self._measured(logs)
             for name in METRICS:
                 self.values[name][:, begin : begin + len(marks)] = measured[name]
             if self.log_policies is not None:
                 self.log_policies[:, begin : begin + len(marks)] = logs
+
+    def _measured(self, logs: Array) -> dict[str, Array]:
+        """Return every metric of log-policies ``(runs, records, n)``, those of contexts each in its own."""
+        if self.rows is None:
+            return metrics.of_context(self.context, logs, self.log_equilibrium)
+        targets = [None] * self.runs if self.log_equilibrium is None else list(self.log_equilibrium)
+        each = [metrics.of_context(*arguments) for arguments in zip(self.rows, logs, targets)]
+        return {name: np.stack([measured[name] for measured in each]) for name in METRICS}
 
     def field(self, name: str) -> Array:
         """Return a field of the state, shape ``(runs, ...)``; a number is repeated."""
@@ -162,9 +172,9 @@ class ContextRuns:
         after = type(state)(*fields)
         if after.logits.shape != state.logits.shape:
             raise InputError(f"the step returns logits of shape {after.logits.shape}, must be {state.logits.shape}")
-        for run, row in zip(live, after.logits.reshape(len(live), self.n)):
-            if not np.isfinite(row).all():
-                self.diverged_at[run] = first + int(count)
+        lost = ~np.isfinite(after.logits.reshape(len(live), self.n)).all(axis=1)
+        for run in np.array(live)[lost] if self.rows is None or not lost.any() else live:
+            self.diverged_at[run] = first + int(count)
         if some:
             after = type(state)(*(_merged(old, new, live) for old, new in zip(self.state, after)))
         self.state = after

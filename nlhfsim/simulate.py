@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nlhfsim.dynamics._proven import proven_factor, warn_outside_proven_range
-from nlhfsim.dynamics._spec import Dynamics, as_dynamics
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, get, names
 from nlhfsim.dynamics.schedules import StepTable
 from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import (
@@ -27,8 +27,12 @@ from nlhfsim.errors import (
     ensure_integer,
 )
 from nlhfsim.games.game import PreferenceGame, ensure_game
-from nlhfsim.games.payoffs import PairwisePayoff
+from nlhfsim.games.payoffs import Context, PairwisePayoff
+from nlhfsim.log_linear.attainable import attainable_of
+from nlhfsim.log_linear.shared import SharedClass, class_of
+from nlhfsim.log_linear.starts import start_logs
 from nlhfsim.loop import ContextRuns, loop_of
+from nlhfsim.parametrizations import LogLinear, Parametrization, Tabular
 from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS, Records, Trajectory, joined
 
@@ -52,6 +56,7 @@ def simulate(
     start: npt.ArrayLike | str | Trajectory | None = None,
     record_every: int | Sequence[int] | None = None,
     keep_policies: str | bool | None = None,
+    parametrization: Parametrization | None = None,
     equilibrium: Equilibrium | bool | None = None,
     compiled: bool = True,
 ) -> Trajectory:
@@ -77,12 +82,21 @@ def simulate(
         ``"reference"`` (default), ``"uniform"``, ``"random"`` (uniform on the simplex, another one each run and context), a
         policy with full support of shape `game.policy_shape`, one policy a run of shape ``(runs, *game.policy_shape)``, or a
         Trajectory, which is continued bit for bit as if it had never stopped (a schedule of your own must be the same function as
-        before: only its name can be compared).
+        before: only its name can be compared). For log-linear policies: θ of shape ``(d,)`` or ``(runs, d)``, where
+        ``"reference"`` is 0 and ``"random"`` a normal θ scaled so that log π_θ - log ρ has variance 1 or so; a policy, or
+        ``"uniform"``, must be log-linear itself, to 1e-8. If d = n an array that could be either is θ; a policy is then given as
+        ``(runs, contexts, n)``.
     record_every : int or sequence of int, optional
         Record every k-th step, or at these steps. Default: 20 records a decade. Step 0 and the last step are always recorded.
     keep_policies : "all", "final" or bool, optional
         Which policies the trajectory keeps; True is "all", False none. Default: all of them if they take up to 128 MB, else the
         final ones.
+    parametrization : Tabular or LogLinear, optional
+        How the policies depend on θ: ``nl.Tabular()`` (default), a logit for each context and action; ``nl.LogLinear(features)``,
+        ``π_θ(y|x) ∝ ρ(y|x) exp(φ(x, y)ᵀθ)`` with one θ for all contexts. Then mirror methods read the payoffs projected on the
+        features (compatible function approximation), gradient methods follow the gradient in θ, and the trajectory says in
+        `attainable` what the features allow. Nothing is proven about convergence there; the default step of a gradient method is
+        its tabular one divided by the largest eigenvalue of the features' covariance. Steps are not compiled.
     equilibrium : Equilibrium or False, optional
         The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN. Default: solved here, where the
         game allows it.
@@ -117,8 +131,10 @@ def simulate(
     ensure_choice("feedback", feedback, ("exact",))
     ensure_game(game)
     target, reason = target_of(game, equilibrium)
-    dynamics = as_dynamics(method).resolve(game.contexts)
-    warn_outside_proven_range(game, dynamics)
+    shared = shared_class(game, parametrization)
+    dynamics = resolved(game, as_dynamics(method), shared)
+    if shared is None:
+        warn_outside_proven_range(game, dynamics)
     plan = Plan(
         game=game,
         dynamics=dynamics,
@@ -129,9 +145,10 @@ def simulate(
         keep_policies=_ensure_keep(keep_policies),
         equilibrium=target,
         without=reason,
-        compiled=compiled and compiles(game, dynamics),
+        compiled=compiled and compiles(game, dynamics) and shared is None,
+        shared=shared,
     )
-    trajectory = execute(plan, start)
+    trajectory = with_attainable(plan, execute(plan, start), start)
     if not isinstance(start, Trajectory):
         warn_flat(trajectory)
     return trajectory
@@ -152,6 +169,31 @@ class Plan:
     compiled: bool
     without: str = ""
     """Why there is no equilibrium."""
+    shared: SharedClass | None = None
+    """The log-linear policies; None: the policies are tabular."""
+
+
+def shared_class(game: PreferenceGame, parametrization: Any) -> SharedClass | None:
+    """Return the log-linear policies that a parametrization is on a game, None if it is tabular."""
+    if parametrization is None or isinstance(parametrization, Tabular):
+        return None
+    if isinstance(parametrization, LogLinear):
+        return class_of(game, parametrization)
+    raise InputError(f"parametrization = {parametrization!r} must be nl.Tabular() or nl.LogLinear(features)")
+
+
+def resolved(game: PreferenceGame, dynamics: Dynamics, shared: SharedClass | None) -> Dynamics:
+    """Return a method with its step size; on log-linear policies a gradient step by default is scaled to the features."""
+    if shared is None:
+        return dynamics.resolve(game.contexts)
+    if dynamics.method.log_linear is None:
+        able = ", ".join(name for name in names() if get(name).method.log_linear is not None)
+        raise InputError(f"{dynamics.name} has no log-linear form; the methods that have one are {able}")
+    kind = ensure_choice(f"log_linear of {dynamics.name}", dynamics.method.log_linear, ("mirror", "gradient"))
+    found = dynamics.resolve(game.contexts)
+    if kind == "mirror" or dynamics.step_size is not None or not isinstance(found.step_size, float):
+        return found
+    return found.with_step(found.step_size / shared.features.stretch(game.weights[:, None]))
 
 
 def compiles(game: PreferenceGame, dynamics: Dynamics) -> bool:
@@ -190,7 +232,27 @@ def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Traje
             raise InputError(f"start holds {start.runs} runs but runs = {plan.runs}; they must agree")
         plan = replace(plan, runs=start.runs, seed=start.seed)
         return joined(start, _run(plan, _states_of(start, plan), first))
-    return execute_from(plan, start_policies(plan.game, start, plan.runs, plan.seed))
+    return execute_from(plan, starts_of(plan, start))
+
+
+def starts_of(plan: Plan, start: Any) -> Array:
+    """Return the log-policies that a plan starts from, shape ``(runs, contexts, n)``."""
+
+    def policies(given: Any) -> Array:
+        return start_policies(plan.game, given, plan.runs, plan.seed)
+
+    return policies(start) if plan.shared is None else start_logs(plan.shared, start, plan.runs, plan.seed, policies)
+
+
+def with_attainable(plan: Plan, trajectory: Trajectory, start: Any) -> Trajectory:
+    """Return a trajectory of log-linear policies with what they can attain; a tabular one as it is."""
+    if plan.shared is None:
+        return trajectory
+    target, without = _log_equilibria(plan), plan.without or "the equilibrium was not found"
+    found = attainable_of(plan.shared, target, without, trajectory.state["logits"], trajectory.seed)
+    former = start.attainable if isinstance(start, Trajectory) else None
+    kept = [note for note in trajectory.notes if former is None or note not in former.notes]
+    return replace(trajectory, attainable=found, notes=(*kept, *found.notes))
 
 
 def execute_from(plan: Plan, logs: Array) -> Trajectory:
@@ -203,14 +265,21 @@ def execute_from(plan: Plan, logs: Array) -> Trajectory:
     method, params = plan.dynamics.method, plan.dynamics.params
     groups = [
         [method.init(context, params, np.array(logs[numbers if together(plan) else numbers[0], k])) for numbers in _groups(plan)]
-        for k, context in enumerate(plan.game.contexts)
+        for k, context in _parts(plan)
     ]
     return _run(plan, groups, 0)
 
 
 def together(plan: Plan) -> bool:
     """Return whether the runs of a plan advance as one; whatever the steps, so that a continuation has the same bits."""
-    return plan.runs >= _MANY and plan.dynamics.method.together
+    return plan.runs >= _MANY and plan.dynamics.method.together and plan.shared is None
+
+
+def _parts(plan: Plan) -> list[tuple[Any, Context]]:
+    """Return what goes through the loop on its own, an index of contexts and what a step sees: each context, or all at once."""
+    if plan.shared is None:
+        return list(enumerate(plan.game.contexts))
+    return [(slice(None), plan.shared.seen(plan.dynamics.method.log_linear or ""))]
 
 
 def _groups(plan: Plan) -> list[list[int]]:
@@ -288,23 +357,40 @@ def _ensure_continues(plan: Plan, start: Trajectory) -> None:
             f"{plan.dynamics.parameters}; a run continues only with the method it began with "
             "(to change the method, start from the final policies)"
         )
+    if start.parametrization != _described(plan):
+        raise InputError(
+            "start is a trajectory of policies with another parametrization, or other features; a run continues only with those "
+            "that it began with"
+        )
     if "diverged" in start.status:
         raise InputError("start is a trajectory that diverged; there is nothing finite to continue from")
 
 
 def _states_of(start: Trajectory, plan: Plan) -> list[list[Any]]:
     """Return the stored states of a trajectory as the method's own NamedTuples, by context and group of runs."""
-    probe = plan.dynamics.method.init(plan.game.contexts[0], plan.dynamics.params, np.zeros(plan.game.n))
+    parts = _parts(plan)
+    probe = plan.dynamics.method.init(parts[0][1], plan.dynamics.params, np.array(parts[0][1].log_reference))
     kind = type(probe)
 
-    def restore(numbers: list[int], context: int) -> Any:
+    def restore(numbers: list[int], context: Any) -> Any:
         chosen = numbers if together(plan) else numbers[0]
         fields = {name: start.state[name][chosen, context] for name in kind._fields}
         # A number is common to runs that go together.
         numbers_of = {name: np.ravel(v)[0].item() for name, v in fields.items() if not np.ndim(getattr(probe, name))}
         return kind(**{name: np.array(v) for name, v in fields.items()} | numbers_of)
 
-    return [[restore(numbers, context) for numbers in _groups(plan)] for context in range(plan.game.n_contexts)]
+    return [[restore(numbers, context) for numbers in _groups(plan)] for context, _ in parts]
+
+
+def _described(plan: Plan) -> Any:
+    return "tabular" if plan.shared is None else plan.shared.described
+
+
+def _log_equilibria(plan: Plan) -> Array | None:
+    """Return log π*, shape ``(contexts, n)``, where it is known."""
+    if plan.equilibrium is None or plan.equilibrium.status == "failed":
+        return None
+    return plan.equilibrium.log_policy.reshape(plan.game.n_contexts, plan.game.n)
 
 
 def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
@@ -316,17 +402,18 @@ def _run(plan: Plan, states: list[list[Any]], first: int) -> Trajectory:
     inner = None if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
     sizes = StepTable(dynamics.method.scheduled or "", dynamics.step_size or 0.0, first, last, inner)
     loop = loop_of(dynamics, states[0][0]._fields, plan.compiled)
-    log_equilibria = None
-    if plan.equilibrium is not None and plan.equilibrium.status != "failed":
-        log_equilibria = plan.equilibrium.log_policy.reshape(game.n_contexts, game.n)
+    log_equilibria = _log_equilibria(plan)
+    rows = None if plan.shared is None else game.contexts
     in_place = plan.compiled and dynamics.method.kernel is not None
     recorders = []
-    for k, context in enumerate(game.contexts):
+    for (k, context), of_part in zip(_parts(plan), states):
         target = None if log_equilibria is None else log_equilibria[k]
-        for numbers, state in zip(_groups(plan), states[k]):
+        for numbers, state in zip(_groups(plan), of_part):
             runs = f"runs {numbers[0] + 1} to {numbers[-1] + 1}" if len(numbers) > 1 else f"run {numbers[0] + 1}"
             _LOGGER.info("%s: %s of %d, %d steps", dynamics.name, runs, plan.runs, plan.n_steps)
-            runs_of = ContextRuns(loop, context, dynamics.params, state, target, numbers, together(plan), in_place)
+            # Contexts that share θ are the rows of their run.
+            numbers, stacked = (numbers, together(plan)) if rows is None else (numbers * game.n_contexts, True)
+            runs_of = ContextRuns(loop, context, dynamics.params, state, target, numbers, stacked, in_place, rows)
             runs_of.go(steps, sizes, keep=plan.keep_policies == "all")
             recorders.append(runs_of)
     return _collect(plan, steps, recorders)
@@ -344,13 +431,17 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     game, dynamics = plan.game, plan.dynamics
     counted = dynamics.method.oracle_calls
     calls = np.nan if counted is None else float(counted(dynamics.params))
-    # One entry for each run and context.
-    diverged = sorted((run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None)
+    # One entry for each run and context, or each run whose contexts share θ.
+    lost = [(run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None]
+    diverged = sorted(lost if plan.shared is None else set(lost))
     notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
     notes += equilibrium_notes(plan.equilibrium, plan.without)
+    notes += [] if plan.shared is None else plan.shared.notes
 
     def gathered(parts: list[Array]) -> Array:
         """Return ``(runs, ..., contexts, ...)`` from parts ``(runs of a group, ...)``: the contexts become axis 1."""
+        if plan.shared is not None:
+            return np.stack(parts)  # of a run each, ``(contexts, ...)``
         groups = len(parts) // game.n_contexts
         by_context = [np.concatenate(parts[k * groups : (k + 1) * groups]) for k in range(game.n_contexts)]
         return np.stack(by_context, axis=1)
@@ -373,16 +464,17 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         weights=np.array(game.weights),
         log_policies=log_policies,
         final=final,
-        parameters=logits,
+        parameters=logits if plan.shared is None else plan.shared.parameters(state["logits"]),
         status=tuple("diverged" if run in gone else "completed" for run in range(plan.runs)),
         notes=tuple(notes),
         dynamics=dynamics.name,
         params=dynamics.parameters,
         seed=plan.seed,
-        proven_factor=proven_factor(game, dynamics),
+        proven_factor=proven_factor(game, dynamics) if plan.shared is None else None,
         fingerprint=game.fingerprint,
         state=state,
         compiled=plan.compiled,
+        parametrization=_described(plan),
     )
 
 

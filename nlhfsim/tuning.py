@@ -16,7 +16,20 @@ from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import Plan, compiles, execute, execute_from, solved_target, start_policies, warn_flat
+from nlhfsim.log_linear.shared import SharedClass
+from nlhfsim.parametrizations import Parametrization
+from nlhfsim.simulate import (
+    Plan,
+    compiles,
+    execute,
+    execute_from,
+    resolved,
+    shared_class,
+    solved_target,
+    starts_of,
+    warn_flat,
+    with_attainable,
+)
 from nlhfsim.trajectory import Trajectory
 
 DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
@@ -73,6 +86,7 @@ def tune(
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
+    parametrization: Parametrization | None = None,
     equilibrium: Equilibrium | None = None,
 ) -> Tuning:
     """Return the best parameters of a method on a game at a budget of oracle calls.
@@ -91,7 +105,7 @@ def tune(
     metric : str, optional
         ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0), at the end of the budget, median over
         runs; among values at or below 1e-12 the earliest.
-    runs, seed, start, equilibrium
+    runs, seed, start, parametrization, equilibrium
         As for `nlhfsim.simulate`.
 
     Raises
@@ -107,7 +121,8 @@ def tune(
     >>> tuning.best
     NashMirrorProx(step_size=2)
     """
-    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, solved_target(game, equilibrium))
+    target = solved_target(game, equilibrium)
+    settings = Settings(game, ensure_budget(oracle_calls), runs, seed, start, target, shared_class(game, parametrization))
     contestant = contestant_of(method)
     tuning = tune_on(settings, contestant, contestant.default_grid() if grid is None else grid, settings.metric(metric))
     warn_flat(tuning.trajectory)
@@ -151,6 +166,7 @@ class Settings:
     seed: int
     start: Any
     equilibrium: Equilibrium
+    shared: SharedClass | None = None
 
     def steps(self, dynamics: Dynamics) -> int:
         """Return how many steps the budget buys."""
@@ -178,7 +194,8 @@ class Settings:
         """Run one method for the budget, every step recorded where that is in reach."""
         plan = self._plan(dynamics)
         keep = "all" if self.game.n * self.game.n_contexts <= 1000 else "final"
-        return execute(replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep), self.start)
+        plan = replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep)
+        return with_attainable(plan, execute(plan, self.start), self.start)
 
     def run_all(self, instances: Sequence[Dynamics]) -> list[Finished]:
         """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
@@ -186,16 +203,16 @@ class Settings:
         work = len(instances) * self.budget * self.runs * self.game.n_contexts * (self.game.n**2 + 100)
         for index, one in enumerate(instances):
             # Side by side needs a loop of its own; compiling it takes seconds.
-            alike = one.method.together and isinstance(one.step_size, float) and work > _WORTH_IT
+            alike = one.method.together and isinstance(one.step_size, float) and work > _WORTH_IT and self.shared is None
             groups.setdefault((one.params, one.given) if alike else index, []).append(index)
         finished: dict[int, Finished] = {}
         for members in groups.values():
             plan = self._plan(instances[members[0]])
-            logs = start_policies(self.game, self.start, plan.runs, plan.seed)
+            logs = starts_of(plan, self.start)
             runs = len(logs)
             at_once = max(1, _AT_ONCE // (runs * self.game.n))
             for some in (members[k : k + at_once] for k in range(0, len(members), at_once)):
-                dynamics = instances[some[0]].resolve(self.game.contexts)
+                dynamics = resolved(self.game, instances[some[0]], self.shared)
                 if len(some) > 1:
                     steps = [instances[index].step_size for index in some]
                     dynamics = dynamics.with_step(tuple(np.repeat(np.array(steps, dtype=np.float64), runs).tolist()))
@@ -206,17 +223,18 @@ class Settings:
         return [finished[index] for index in range(len(instances))]
 
     def _plan(self, dynamics: Dynamics) -> Plan:
-        resolved = dynamics.resolve(self.game.contexts)
+        chosen = resolved(self.game, dynamics, self.shared)
         return Plan(
             game=self.game,
-            dynamics=resolved,
-            n_steps=self.steps(resolved),
+            dynamics=chosen,
+            n_steps=self.steps(chosen),
             runs=ensure_integer("runs", self.runs, 1),
             seed=ensure_integer("seed", self.seed),
             record_every=None,
             keep_policies="final",
             equilibrium=self.equilibrium,
-            compiled=compiles(self.game, resolved),
+            compiled=compiles(self.game, chosen) and self.shared is None,
+            shared=self.shared,
         )
 
 

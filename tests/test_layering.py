@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
-    errors simplex sources games in_place datasets solvers equilibrium loop_cache kernels dynamics parametrizations feedback
-    metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report llm cli
-    __main__
+    errors simplex sources games in_place datasets solvers equilibrium loop_cache kernels dynamics parametrizations
+    log_linear feedback metrics trajectory loop simulate flow stability tuning compare claims verify testing sweep plots report
+    llm cli __main__
 """.split()
 
 # Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find

@@ -106,6 +106,10 @@ class Method:
     together : bool
         Whether the step takes many runs at once: arrays with a leading axis of runs, ``(runs, n)``, numbers of the state common
         to all, the step size of shape ``(runs, 1)``. Taken at its word, as `kernel` is: compare with ``compiled=False`` once.
+    log_linear : str or None
+        How the step moves log-linear policies, on the logits of all contexts at once, shape ``(contexts, n)``: ``"mirror"``,
+        if θ⁺ is linear in θ, log ρ and what `advantage` returns, so that payoffs projected on the features keep it in the class;
+        ``"gradient"``, if it adds ``lifted(context.payoff, γg)``, g a gradient in the logits; None: it does not.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping
@@ -135,6 +139,7 @@ class Method:
     compiled: bool = True
     kernel: Callable[..., None] | None = None
     together: bool = False
+    log_linear: str | None = None
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None
     example: Mapping[str, Any] | None = None

@@ -80,6 +80,7 @@ METHOD = Method(
     helpers=(prox,),
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 0.8},
     summary="mirror prox that looks ahead with the last payoff seen (optimistic NPO at beta = 0)",
 )
