@@ -436,7 +436,10 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     diverged = sorted(lost if plan.shared is None else set(lost))
     notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
     notes += equilibrium_notes(plan.equilibrium, plan.without)
-    notes += [] if plan.shared is None else plan.shared.notes
+    parameters = None
+    if plan.shared is not None:
+        parameters = plan.shared.parameters(np.stack([r.state.logits for r in recorders]))
+        notes += plan.shared.notes + _theta_notes(plan.shared, recorders, parameters)
 
     def gathered(parts: list[Array]) -> Array:
         """Return ``(runs, ..., contexts, ...)`` from parts ``(runs of a group, ...)``: the contexts become axis 1."""
@@ -464,7 +467,7 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         weights=np.array(game.weights),
         log_policies=log_policies,
         final=final,
-        parameters=logits if plan.shared is None else plan.shared.parameters(state["logits"]),
+        parameters=logits if parameters is None else parameters,
         status=tuple("diverged" if run in gone else "completed" for run in range(plan.runs)),
         notes=tuple(notes),
         dynamics=dynamics.name,
@@ -476,6 +479,15 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         compiled=plan.compiled,
         parametrization=_described(plan),
     )
+
+
+def _theta_notes(shared: SharedClass, recorders: list[ContextRuns], parameters: Array) -> tuple[str, ...]:
+    """Return a note if θ, which is read off the logits by least squares, does not give them back."""
+    away = [shared.distance(r.state.logits, theta) for r, theta in zip(recorders, parameters)]
+    worst = max((distance for distance in away if np.isfinite(distance)), default=0.0)
+    if worst <= 1e-8:
+        return ()
+    return (f"parameters are approximate: their log-probabilities are up to {worst:.1g} from those of the policies",)
 
 
 def equilibrium_notes(equilibrium: Equilibrium | None, without: str) -> list[str]:

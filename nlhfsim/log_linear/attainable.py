@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nlhfsim.errors import Array
+from nlhfsim.errors import Array, SizeError
 from nlhfsim.games.payoffs import PairwisePayoff
 from nlhfsim.games.responses import context_exploitability, log_best_response
 from nlhfsim.log_linear.shared import SharedClass
@@ -16,8 +16,8 @@ from nlhfsim.simplex import expect, kl_log, log_softmax
 
 NEGLIGIBLE = 1e-12
 """Attainable values up to it are 0 for all purposes: π* is in the class."""
-_LARGEST = 10**8
-"""Multiplications for the payoffs of all runs at which the searches are left out."""
+_LARGEST = 10**7
+"""Multiplications for the payoffs of all runs at which the searches, some thousand times that, are left out."""
 _STEPS = 200
 _SMOOTHING = (0.1, 0.01, 0.001)
 _SPREADS = (1.0, 4.0)
@@ -81,18 +81,21 @@ def attainable_of(shared: SharedClass, log_target: Array | None, without: str, f
     """
     runs, reference, notes = len(finals), shared.context.log_reference, []
     kl, gap, nearest = np.nan, np.nan, reference
-    if log_target is None:
-        notes.append(f"the attainable kl is NaN: {without}")
-    else:
-        kl, gap, nearest = kl_projection(shared, log_target)
-    if _work(shared) * runs > _LARGEST:
-        notes.append("the attainable exploitability was not searched for: the game, times the runs, is too large")
-        smallest, within = np.nan, np.full(runs, np.nan)
-    else:
-        rng = np.random.default_rng(seed)
-        starts = [nearest, reference, *(row for row in finals[:4] if np.isfinite(row).all()), *_random(shared, rng)]
-        smallest = least_exploitability(shared, starts[:1] if kl <= NEGLIGIBLE else starts)
-        within = np.array([class_exploitability(shared, row, np.random.default_rng(seed)) for row in finals])
+    smallest, within = np.nan, np.full(runs, np.nan)
+    try:
+        if log_target is None:
+            notes.append(f"the attainable kl is NaN: {without}")
+        else:
+            kl, gap, nearest = kl_projection(shared, log_target)
+        if _work(shared) * runs > _LARGEST:
+            notes.append("the attainable exploitability was not searched for: the game, times the runs, is too large")
+        else:
+            rng = np.random.default_rng(seed)
+            starts = [nearest, reference, *(row for row in finals[:4] if np.isfinite(row).all()), *_random(shared, rng)]
+            smallest = least_exploitability(shared, starts[:1] if kl <= NEGLIGIBLE else starts)
+            within = np.array([class_exploitability(shared, row, np.random.default_rng(seed)) for row in finals])
+    except SizeError as error:
+        notes.append(f"not all that is attainable was found: {str(error).partition(':')[0]}")
     if kl > NEGLIGIBLE:
         notes.insert(0, _sentence(kl, gap, smallest))
     return Attainable(float(kl), float(gap), float(smallest), within, tuple(notes))
@@ -229,7 +232,8 @@ def _random(shared: SharedClass, rng: np.random.Generator) -> Iterator[Array]:
 
 
 def _work(shared: SharedClass) -> int:
+    """Return about how many multiplications the payoffs of all contexts take once."""
     contexts, n = shared.context.log_reference.shape
-    forms = shared.context.payoff.payoffs
-    each = 30 * n if any(isinstance(form, PairwisePayoff) for form in forms) else n
-    return int(contexts * n * max(each, min(shared.features.d, n)))
+    payoff = shared.context.payoff
+    each = n * n * (30 if any(isinstance(form, PairwisePayoff) for form in payoff.payoffs) else 1)
+    return int(contexts * (each if payoff.matrices is not None else each + 10_000))

@@ -15,8 +15,10 @@ from nlhfsim.errors import Array, SizeError
 
 _ROUNDING = 2.0**-52
 _TINY = 1e-300
-_REFINED = 1e-7
-"""A first solution that refinement moves by less, relatively, is right to rounding after it."""
+_CANCELLED = 1e-8
+"""Where a pivot of normal equations is a smaller part of its diagonal entry, one step of refinement is not enough."""
+_ITERATIONS = 5000
+"""Of LSMR."""
 
 
 class Features(Protocol):
@@ -59,19 +61,22 @@ class DenseFeatures:
         self.contexts, self.n, self.d = stack.shape
         self._flat = np.ascontiguousarray(stack.reshape(-1, self.d))
         self._centred = (stack - stack.mean(axis=1, keepdims=True)).reshape(-1, self.d)
-        scale = np.linalg.norm(self._centred, axis=0)
-        constant = scale <= 16 * _ROUNDING * np.linalg.norm(self._flat, axis=0)
+        scale = np.abs(self._centred).max(axis=0)
+        constant = scale <= 16 * _ROUNDING * np.abs(self._flat).max(axis=0)
         self.constant = np.flatnonzero(constant)
         unit = self._centred[:, ~constant] / scale[~constant]
         left, sizes, right = np.linalg.svd(unit, full_matrices=False)
         self.rank: int | None = int((sizes > max(unit.shape) * _ROUNDING * max(sizes.max(initial=0.0), _TINY)).sum())
         self.span = np.ascontiguousarray(left[:, : self.rank])
         self._basis = self.span.reshape(self.contexts, self.n, -1)
-        # θ of some size, then its part in the space that the rows of φ span, which is the smallest with the same φθ.
         kept = right[: self.rank].T
-        rows = np.linalg.qr(kept * scale[~constant, None])[0]
+        back = kept / scale[~constant, None] / sizes[: self.rank]
+        if self.rank < len(right):
+            # Of the θ with one φθ the smallest lies in the space that the rows of φ span.
+            rows = np.linalg.qr(kept * scale[~constant, None])[0]
+            back = rows @ (rows.T @ back)
         self._back = np.zeros((self.d, kept.shape[1]))
-        self._back[~constant] = rows @ (rows.T @ (kept / scale[~constant, None] / sizes[: self.rank]))
+        self._back[~constant] = back
 
     def scores(self, theta: Array) -> Array:
         """Return φθ, shape ``(..., contexts, n)``."""
@@ -142,9 +147,9 @@ class SparseFeatures:
         return np.asarray(self.span @ (self.span.T @ values.reshape(-1))).reshape(values.shape)
 
     def fit(self, values: Array) -> Array:
-        """Return the smallest θ whose φθ is nearest to the values."""
+        """Return the smallest θ whose φθ is nearest to the values, as near as LSMR comes."""
         even = np.full((self.contexts, self.n), 1 / self.n)
-        return self._solve(even, np.ones((self.contexts, 1)), values)
+        return self._solve(even, np.ones((self.contexts, 1)), values)[0]
 
     def coordinates(self, values: Array) -> Array:
         """Return θ itself."""
@@ -152,23 +157,25 @@ class SparseFeatures:
 
     def project(self, policy: Array, weights: Array, values: Array) -> Array:
         """Return the projection on φ by weighted least squares."""
-        return self.scores(self._solve(policy, weights, values))
+        theta, converged = self._solve(policy, weights, values)
+        if converged:
+            return self.scores(theta)
+        raise SizeError(
+            f"the projection on {self.d} sparse features did not converge at a policy with probabilities down to "
+            f"{policy.min():.1g}: give fewer features, or dense ones, or use a method that follows the gradient, such as "
+            "SelfPlayPG"
+        )
 
-    def _solve(self, policy: Array, weights: Array, values: Array) -> Array:
+    def _solve(self, policy: Array, weights: Array, values: Array) -> tuple[Array, bool]:
+        """Return the smallest solution of a weighted least-squares problem, and whether LSMR converged."""
         from scipy.sparse.linalg import lsmr
 
         if not (np.isfinite(values).all() and np.isfinite(policy).all()):
-            return np.full(self.d, np.nan)
+            return np.full(self.d, np.nan), True
         operator = self._operator(policy, weights)
         right = np.sqrt(weights * policy) * (values - (policy * values).sum(axis=-1, keepdims=True))
-        answer = lsmr(operator, right.reshape(-1), atol=1e-15, btol=1e-15, conlim=0, maxiter=10 * min(operator.shape) + 1000)
-        if answer[1] == 7:
-            raise SizeError(
-                f"the projection on {self.d} sparse features did not converge at a policy with probabilities down to "
-                f"{policy.min():.1g}: give fewer features, or dense ones, or use a method that follows the gradient, such as "
-                "SelfPlayPG"
-            )
-        return np.asarray(answer[0])
+        theta, stopped, *_ = lsmr(operator, right.reshape(-1), atol=1e-14, btol=1e-14, conlim=0, maxiter=_ITERATIONS)
+        return np.asarray(theta), stopped != 7
 
     def _operator(self, policy: Array, weights: Array) -> Any:
         """Return the matrix whose rows are ``√(ν π_y)`` times φ(y) less its mean under π."""
@@ -209,14 +216,13 @@ def least_squares(rows: Array, right: Array) -> Array:
     """
     if not (np.isfinite(rows).all() and np.isfinite(right).all()):
         return np.full(rows.shape[1], np.nan)
+    normal = rows.T @ rows
     try:
-        factor = scipy.linalg.cho_factor(rows.T @ rows, check_finite=False)
+        factor = scipy.linalg.cho_factor(normal, check_finite=False)
     except np.linalg.LinAlgError:
-        pass
-    else:
+        factor = None
+    if factor is not None and (factor[0].diagonal() ** 2 >= _CANCELLED * normal.diagonal()).all():
         first = scipy.linalg.cho_solve(factor, right @ rows, check_finite=False)
-        change = scipy.linalg.cho_solve(factor, (right - rows @ first) @ rows, check_finite=False)
-        if np.abs(change).max(initial=0.0) <= _REFINED * np.abs(first).max(initial=_TINY):
-            return np.asarray(first + change)
+        return np.asarray(first + scipy.linalg.cho_solve(factor, (right - rows @ first) @ rows, check_finite=False))
     order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
     return np.asarray(scipy.linalg.lstsq(rows[order], right[order], cond=_TINY, lapack_driver="gelsy", check_finite=False)[0])

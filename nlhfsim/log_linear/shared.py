@@ -103,6 +103,11 @@ class SharedClass:
         """Return the smallest θ of each policy, shape ``(runs, d)``, from logits ``(runs, contexts, n)``; NaN if not finite."""
         return np.stack([self.features.fit(row - self.context.log_reference) for row in logits])
 
+    def distance(self, logits: Array, theta: Array) -> float:
+        """Return how far log-probabilities are from those of θ, one policy; NaN if they are not finite."""
+        missed = logits - self.context.log_reference - self.features.scores(theta)
+        return float(np.abs(missed - missed.mean(axis=-1, keepdims=True)).max())
+
 
 def class_of(game: PreferenceGame, parametrization: LogLinear) -> SharedClass:
     """Return the class of policies that a parametrization is on a game.

@@ -45,7 +45,8 @@ def start_logs(shared: SharedClass, start: Any, runs: int, seed: int, policies: 
         theta = _given(start, shared, runs)
     else:
         theta = _within(_policies(start, shared, policies), shared)
-    return log_softmax(shared.context.log_reference + features.scores(theta))
+    # One by one, so that the bits of a run do not depend on how many there are.
+    return log_softmax(shared.context.log_reference + np.stack([features.scores(row) for row in theta]))
 
 
 def _shape(start: Any) -> tuple[int, ...]:
@@ -84,15 +85,13 @@ def _policies(start: Any, shared: SharedClass, policies: Callable[[Any], Array])
 
 def _within(logs: Array, shared: SharedClass) -> Array:
     """Return the θ of policies, or refuse those that are not in the class."""
-    reference, features = shared.context.log_reference, shared.features
-    theta = shared.parameters(logs)
-    missed = logs - reference - features.scores(theta)
-    missed = np.abs(missed - missed.mean(axis=-1, keepdims=True)).max(axis=(-2, -1))
-    for run, distance in enumerate(missed):
-        if not distance <= _IN_CLASS * max(1.0, float(np.abs(logs[run] - reference).max())):
+    theta, d = shared.parameters(logs), shared.features.d
+    for run, row in enumerate(logs):
+        distance = shared.distance(row, theta[run])
+        if not distance <= _IN_CLASS * max(1.0, float(np.abs(row - shared.context.log_reference).max())):
             which = f"start[{run}]" if len(logs) > 1 else "start"
             raise InputError(
                 f"{which} is not a log-linear policy of these features: its log-probabilities are {distance:.3g} from those of "
-                f"the nearest one; give theta itself, shape ({features.d},) or (runs, {features.d})"
+                f"the nearest one; give theta itself, shape ({d},) or (runs, {d})"
             )
     return theta
