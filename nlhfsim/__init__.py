@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.games.responses import best_response, exploitability
     from nlhfsim.high_probability import HighProbability, high_probability
+    from nlhfsim.parametrizations import LogLinear, Tabular
     from nlhfsim.simplex import kl, span
     from nlhfsim.simulate import simulate
     from nlhfsim.sources import cite
@@ -35,8 +36,10 @@ _HOME = {
     "Experiment": "experiment",
     "Flow": "flow",
     "HighProbability": "high_probability",
+    "LogLinear": "parametrizations",
     "PreferenceGame": "games.game",
     "Sampled": "feedback",
+    "Tabular": "parametrizations",
     "Trajectory": "trajectory",
     "Tuning": "tuning",
     "best_response": "games.responses",
@@ -64,8 +67,10 @@ __all__ = [
     "Experiment",
     "Flow",
     "HighProbability",
+    "LogLinear",
     "PreferenceGame",
     "Sampled",
+    "Tabular",
     "Trajectory",
     "Tuning",
     "best_response",

@@ -14,7 +14,9 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import InputError, ensure_choice
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import solved_target, warn_flat
+from nlhfsim.parametrizations import Parametrization
+from nlhfsim.plan import resolved, shared_class, solved_target
+from nlhfsim.simulate import warn_flat
 from nlhfsim.trajectory import Trajectory
 from nlhfsim.tuning import Contestant, Finished, Settings, Tuning, contestant_of, frame_of, settings_of, tune_on
 
@@ -31,7 +33,9 @@ class Comparison:
         quantiles over runs), ``calls_to_1e-3`` and ``calls_to_1e-6`` (oracle calls to that exploitability, exact up to 20,000
         steps, ``inf`` if never), with sampled feedback ``queries_to_1e-2`` and ``queries_to_1e-3``,
         ``fitted_factor`` (of the KL a step), ``proven_factor``, ``in_proven_range`` (None: convergence to π* is not proven),
-        ``grid_points`` (0: run as given), ``at_edge``, ``status``.
+        ``grid_points`` (0: run as given), ``at_edge``, ``status``; of log-linear
+        policies also ``attainable_kl`` and ``attainable_exploitability``, the best values that the features allow, beside which
+        the final ones are to be read.
     trajectories : tuple of Trajectory
         The runs behind the rows.
     tunings : tuple of Tuning or None
@@ -69,6 +73,7 @@ def compare(
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
+    parametrization: Parametrization | None = None,
     equilibrium: Equilibrium | None = None,
 ) -> Comparison:
     """Compare methods on a game at equal oracle calls, or at equal queries.
@@ -91,7 +96,7 @@ def compare(
         several parameters by name) for methods by name. A method that has no step size runs as given unless a mapping names it.
     metric : str, optional
         What tuning minimizes: ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0).
-    runs, seed, start, equilibrium
+    runs, seed, start, parametrization, equilibrium
         As for `nlhfsim.simulate`.
 
     Returns
@@ -117,9 +122,11 @@ def compare(
         raise InputError("methods is empty, must name at least one method")
     contestants = [contestant_of(method) for method in chosen]
     target = solved_target(game, equilibrium)
-    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, target)
+    shared = shared_class(game, parametrization)
+    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, target, shared)
     for contestant in contestants:
         settings.steps(contestant.dynamics)
+        resolved(game, contestant.dynamics, shared)
     criterion = settings.metric(metric)
     for name in step_sizes if isinstance(step_sizes, Mapping) else ():
         ensure_choice("step_sizes", name, {n for c in contestants for n in (c.dynamics.name, c.alias) if n})
@@ -155,16 +162,19 @@ def _grid_for(contestant: Contestant, step_sizes: Any) -> Any:
 
 def _row(settings: Settings, dynamics: Dynamics, trajectory: Trajectory, tuning: Tuning | None) -> dict[str, Any]:
     game, exact = settings.game, settings.feedback is None
-    resolved = dynamics.resolve(game.contexts)
+    instance = resolved(game, dynamics, settings.shared)
+    proven = instance.method.fixed_point == "nash" and exact and settings.shared is None
     whole = Finished(trajectory, slice(None))
     clock, levels = ("oracle_calls", (1e-3, 1e-6)) if exact else ("queries", (1e-2, 1e-3))
     word = "calls" if exact else "queries"
     passages = {
         f"{word}_to_{eps:.0e}".replace("-0", "-"): trajectory.first_passage("exploitability", eps, clock=clock) for eps in levels
     }
+    attainable = trajectory.attainable
+    best = {"attainable_kl": attainable.kl, "attainable_exploitability": attainable.exploitability} if attainable else {}
     return {
-        "dynamics": resolved.name,
-        "params": resolved.parameters,
+        "dynamics": instance.name,
+        "params": instance.parameters,
         "runs": trajectory.runs,
         "steps": int(trajectory.steps[-1]),
         "oracle_calls": int(trajectory.oracle_calls[-1]),
@@ -177,9 +187,10 @@ def _row(settings: Settings, dynamics: Dynamics, trajectory: Trajectory, tuning:
         **{name: float(np.median(times)) for name, times in passages.items()},
         "fitted_factor": float(np.median(trajectory.fit_rate())),
         "proven_factor": trajectory.proven_factor,
-        # A biased method has at best a neighbourhood of π* proven at a constant step.
-        "in_proven_range": in_proven_range(game, resolved) if exact and resolved.method.fixed_point == "nash" else None,
+        # A biased method has at best a neighbourhood of π* proven at a constant step, log-linear policies nothing.
+        "in_proven_range": in_proven_range(game, instance) if proven else None,
         "grid_points": len(tuning.grid) if tuning else 0,
         "at_edge": tuning.at_edge if tuning else False,
         "status": whole.status,
+        **best,
     }

@@ -17,7 +17,9 @@ from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, SizeError, ensure_array, ensure_between, ensure_integer, ensure_positive
 from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.simplex import log_softmax
-from nlhfsim.simulate import equilibrium_notes, start_policies, target_of, warn_flat
+from nlhfsim.execution import equilibrium_notes
+from nlhfsim.plan import start_policies, target_of
+from nlhfsim.simulate import warn_flat
 from nlhfsim.trajectory import METRICS, Records
 
 _LOGGER = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from nlhfsim.dynamics.schedules import StepTable
 from nlhfsim.errors import Array, InputError
 from nlhfsim.games.payoffs import Context, LowRankPayoff, PairwisePayoff
 from nlhfsim.games.votes import SampledPayoff
+from nlhfsim.log_linear.votes import HELPERS, SharedPairState, SharedVotes, run_shared_pairs
 from nlhfsim.pairs import PairState, record_to, run_pairs
 from nlhfsim.simplex import log_softmax
 from nlhfsim.trajectory import METRICS
@@ -82,18 +83,22 @@ def mean_of(average: str | None, sums: Array, count: int) -> Array:
     return np.asarray(np.log(mean)) if average == "policies" else mean
 
 
-def loop_of_pairs(compiled: bool) -> Callable[..., Any]:
-    """Return the loop of methods that learn from pairs; step sizes of shape ``(steps, inner)`` are those of inner steps."""
+def loop_of_pairs(compiled: bool, shared: bool = False) -> Callable[..., Any]:
+    """Return the loop of methods that learn from pairs, with a θ for each context or one that they share.
+
+    Step sizes of shape ``(steps, inner)`` are those of inner steps.
+    """
+    loop: Callable[..., Any] = run_shared_pairs if shared else run_pairs
     if compiled:
         from nlhfsim import kernels
 
-        loop = _guarded(kernels.compile_pairs(), "learning from pairs")
-    else:
-        loop = run_pairs
+        loop = _guarded(kernels.compile_whole(loop, HELPERS if shared else ()), "learning from pairs")
 
     def adapted(
         state: Any, context: Context, step_sizes: Array, pairs: Any, marks: npt.NDArray[np.int64], records: Array
     ) -> tuple[Any, ...]:
+        if shared:  # one a context, all the same
+            step_sizes = step_sizes[..., 0, 0]
         inner = step_sizes[:1].size
         *fields, count = loop(state, context, step_sizes.ravel(), pairs, marks * inner, records)
         return (*fields, -(-count // inner))
@@ -128,6 +133,7 @@ class ContextRuns:
     ``(runs, n)``, and numbers are common to all. `numbers` are the runs' numbers in the simulation.
     `context` is what is measured, `seen` what the steps see: with sampled feedback its payoff answers with votes. `sums` are
     those of an average, shape ``(n,)``, if one is wanted of a method that does not learn from pairs.
+    With `rows` the leading axis is that of the contexts of one run, which share parameters, so that they end together.
     """
 
     loop: Callable[..., Any]
@@ -142,6 +148,7 @@ class ContextRuns:
     average: str | None = None
     sums: Array | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
+    rows: tuple[Context, ...] | None = None
 
     def __post_init__(self) -> None:
         """Note that nothing diverged so far."""
@@ -168,20 +175,32 @@ class ContextRuns:
             done = int(marks[-1])
             with np.errstate(all="ignore"):
                 logs = log_softmax(logits).swapaxes(0, 1)
-                measured, self.unmeasured = metrics.of_context(self.context, logs, self.log_equilibrium)
+                measured = self._measured(logs)
             for name in METRICS:
                 self.values[name][:, begin : begin + len(marks)] = measured[name]
             if self.log_policies is not None:
                 self.log_policies[:, begin : begin + len(marks)] = logs
 
+    def _measured(self, logs: Array) -> dict[str, Array]:
+        """Return every metric of log-policies ``(runs, records, n)``, those of contexts each in its own."""
+        if self.rows is None:
+            measured, self.unmeasured = metrics.of_context(self.context, logs, self.log_equilibrium)
+            return measured
+        targets = [None] * self.runs if self.log_equilibrium is None else list(self.log_equilibrium)
+        each = [metrics.of_context(*arguments) for arguments in zip(self.rows, logs, targets)]
+        self.unmeasured = each[0][1]
+        return {name: np.stack([values[name] for values, _ in each]) for name in METRICS}
+
     def shown(self, taken: int) -> Array:
         """Return the logits of the iterate that is recorded after `taken` steps, the last or the average, shape ``(runs, n)``."""
         if self.sums is not None:
-            return mean_of(self.average, self.sums, taken + 1)[None]
+            return mean_of(self.average, self.sums, taken + 1).reshape(self.runs, self.n)
         if isinstance(self.state, PairState):
             recorded = np.empty(self.n)
             record_to(recorded, self.state, self.state.taken, self.params.inner)
             return recorded[None]
+        if isinstance(self.state, SharedPairState):
+            return self.state.shown
         return np.asarray(self.state.logits).reshape(self.runs, self.n)
 
     def part(self, name: str) -> Array:
@@ -222,9 +241,9 @@ class ContextRuns:
         after = type(state)(*fields)
         if after.logits.shape != state.logits.shape:
             raise InputError(f"the step returns logits of shape {after.logits.shape}, must be {state.logits.shape}")
-        for run, row in zip(live, after.logits.reshape(len(live), self.n)):
-            if not np.isfinite(row).all():
-                self.diverged_at[run] = first + int(count)
+        lost = ~np.isfinite(after.logits.reshape(len(live), self.n)).all(axis=1)
+        for run in np.array(live)[lost] if self.rows is None or not lost.any() else live:
+            self.diverged_at[run] = first + int(count)
         if some:
             after = type(state)(*(_merged(old, new, live) for old, new in zip(self.state, after)))
         self.state = after
@@ -233,7 +252,8 @@ class ContextRuns:
 
 def _raise_kept(payoff: Any) -> None:
     """Raise what a preference function of the user's raised while compiled code called it."""
-    error = getattr(getattr(getattr(payoff, "payoff", None), "function", None), "error", None)
+    votes = payoff.votes if isinstance(getattr(payoff, "votes", None), SharedVotes) else payoff
+    error = getattr(getattr(getattr(votes, "payoff", None), "function", None), "error", None)
     if isinstance(error, Exception):
         raise InputError(f"function must take two integer arrays (i, j) and return probabilities: {error!r}") from error
     if error is not None:
@@ -252,6 +272,8 @@ def _merged(old: Any, new: Any, live: list[int]) -> Any:
 def _work(context: Context, state: Any, runs: int) -> int:
     """Return about how many multiplications a step of one run takes; in a matrix-matrix product ten count as one."""
     n = len(context.log_reference)
+    if isinstance(context.payoff, SharedVotes):
+        return int(context.payoff.batch_size * (400 + 4 * len(context.payoff.data) // n))
     if isinstance(context.payoff, SampledPayoff):
         # A preference function of the user's may take some microseconds a pair.
         a_pair = 20_000 if isinstance(context.payoff.payoff, PairwisePayoff) else 400

@@ -57,15 +57,15 @@ from nlhfsim.kernels import add_policy_to, add_to, all_finite, copy_to, log_mean
 from {module} import {name} as plain_step
 
 '''
-PAIRS = """\
+WHOLE = """\
 step = njit(nogil=True, error_model="numpy", forceinline=True)(plain_step)
 
 
 @njit(nogil=True, error_model="numpy", cache=CACHE)
-def loop(state, context, step_sizes, params, marks, records):
-    return step(state, context, step_sizes, params, marks, records)
+def loop(*arguments):
+    return step(*arguments)
 """
-"""The loop of `nlhfsim.pairs.run_pairs`, which is a loop already."""
+"""A function that is a loop already, such as `nlhfsim.pairs.run_pairs`."""
 _KEPT = 8
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nlhfsim import metrics
 from nlhfsim.errors import Array, DataError, InputError, MissingExtraError, ensure_choice
+from nlhfsim.log_linear.attainable import Attainable
 
 FORMAT = "nlhfsim-trajectory-1"
 METRICS = ("kl", "exploitability", "gap0", "span", "min_probability")
@@ -32,6 +33,7 @@ class Records:
     dynamics: str
     params: dict[str, Any]
     fingerprint: str
+    attainable: Attainable | None = None
 
     @property
     def runs(self) -> int:
@@ -105,7 +107,7 @@ class Trajectory(Records):
     final : numpy.ndarray or None
         The last policies, probability space, shape ``(runs, [contexts,] n)``; None if no policies were kept.
     parameters : numpy.ndarray
-        The last θ, shape ``(runs, [contexts,] n)``.
+        The last θ, shape ``(runs, [contexts,] n)``; of log-linear policies ``(runs, d)``.
     status : tuple of str
         One a run: ``"completed"`` or ``"diverged"``.
     notes : tuple of str
@@ -127,6 +129,10 @@ class Trajectory(Records):
         ``"exact"``, or the parameters of `nlhfsim.Sampled`.
     average : str or None
         What the records are averages of: ``"policies"``, ``"parameters"``; None: they are of the last iterate.
+    parametrization : str or dict
+        ``"tabular"``, or the shape and fingerprint of the features.
+    attainable : Attainable or None
+        For log-linear policies the best values that the features allow; None for tabular ones, for which they are 0.
     """
 
     steps: npt.NDArray[np.int64]
@@ -148,6 +154,8 @@ class Trajectory(Records):
     compiled: bool
     feedback: Any = "exact"
     average: str | None = None
+    parametrization: Any = "tabular"
+    attainable: Attainable | None = None
 
     def __repr__(self) -> str:
         shown = ", ".join(sorted(set(self.status)))
@@ -206,6 +214,7 @@ class Trajectory(Records):
         arrays |= {f"state.{name}": values for name, values in self.state.items()}
         arrays |= {name: getattr(self, name) for name in ("log_policies", "final") if getattr(self, name) is not None}
         about = {name: getattr(self, name) for name in _ABOUT} | {"format": FORMAT, "arrays": sorted(arrays)}
+        about["attainable"] = None if self.attainable is None else self.attainable.to_dict()
         partial = target.with_name(target.name + ".part")
         try:
             with open(partial, "wb") as file:
@@ -216,7 +225,19 @@ class Trajectory(Records):
         return target
 
 
-_ABOUT = ("status", "notes", "dynamics", "params", "seed", "proven_factor", "fingerprint", "compiled", "feedback", "average")
+_ABOUT = (
+    "status",
+    "notes",
+    "dynamics",
+    "params",
+    "seed",
+    "proven_factor",
+    "fingerprint",
+    "compiled",
+    "feedback",
+    "average",
+    "parametrization",
+)
 
 
 def _averaged(by_context: Array, weights: Array) -> Array:
@@ -277,6 +298,8 @@ def _read(source: Path) -> Trajectory:
         group, _, field = name.partition(".")
         groups[group][field] = arrays.pop(name)
     about["status"], about["notes"] = tuple(about["status"]), tuple(about["notes"])
+    if about.get("attainable") is not None:
+        about["attainable"] = Attainable.from_dict(about["attainable"])
     return Trajectory(**{"log_policies": None, "final": None} | arrays | groups | about)
 
 

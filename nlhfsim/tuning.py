@@ -14,10 +14,14 @@ import numpy.typing as npt
 from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get, names
 from nlhfsim.dynamics.schedules import describe
 from nlhfsim.equilibrium import Equilibrium
+from nlhfsim.execution import execute, execute_from, with_attainable
 from nlhfsim.errors import InputError, MissingExtraError, ensure_array, ensure_choice, ensure_integer, ensure_positive
 from nlhfsim.feedback import Feedback, Sampled, ensure_feedback, ensure_sampled
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.simulate import Plan, compiles, execute, execute_from, solved_target, start_policies, warn_flat
+from nlhfsim.log_linear.shared import SharedClass
+from nlhfsim.parametrizations import Parametrization
+from nlhfsim.plan import Plan, resolved, shared_class, solved_target, starts_of
+from nlhfsim.simulate import warn_flat
 from nlhfsim.trajectory import Trajectory
 
 DEFAULT_GRID: tuple[float, ...] = tuple(float(f"{10 ** (k / 6):.4g}") for k in range(-12, 13))
@@ -78,6 +82,7 @@ def tune(
     runs: int = 1,
     seed: int = 0,
     start: Any = None,
+    parametrization: Parametrization | None = None,
     equilibrium: Equilibrium | None = None,
 ) -> Tuning:
     """Return the best parameters of a method on a game at a budget of oracle calls, or of queries.
@@ -99,7 +104,7 @@ def tune(
     metric : str, optional
         ``"kl"`` (default for β > 0), ``"exploitability"`` or ``"gap0"`` (default at β = 0), at the end of the budget, median over
         runs; among values at or below 1e-12 the earliest.
-    runs, seed, start, equilibrium
+    runs, seed, start, parametrization, equilibrium
         As for `nlhfsim.simulate`.
 
     Raises
@@ -115,7 +120,8 @@ def tune(
     >>> tuning.best
     NashMirrorProx(step_size=2)
     """
-    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, solved_target(game, equilibrium))
+    target, shared = solved_target(game, equilibrium), shared_class(game, parametrization)
+    settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, target, shared)
     contestant = contestant_of(method)
     tuning = tune_on(settings, contestant, contestant.default_grid() if grid is None else grid, settings.metric(metric))
     warn_flat(tuning.trajectory)
@@ -162,6 +168,7 @@ class Settings:
     seed: int
     start: Any
     equilibrium: Equilibrium
+    shared: SharedClass | None = None
 
     def steps(self, dynamics: Dynamics) -> int:
         """Return how many steps the budget buys."""
@@ -193,9 +200,10 @@ class Settings:
         """Run one method for the budget, with exact feedback every step recorded where that is in reach."""
         plan = self._plan(dynamics)
         if self.feedback is not None:
-            return execute(plan, self.start)
+            return with_attainable(plan, execute(plan, self.start), self.start)
         keep = "all" if self.game.n * self.game.n_contexts <= 1000 else "final"
-        return execute(replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep), self.start)
+        plan = replace(plan, record_every=1 if plan.n_steps <= EXACT_RECORDS else None, keep_policies=keep)
+        return with_attainable(plan, execute(plan, self.start), self.start)
 
     def run_all(self, instances: Sequence[Dynamics]) -> list[Finished]:
         """Run instances of one method for the budget, those that differ only in a constant step size side by side."""
@@ -205,16 +213,16 @@ class Settings:
         work = len(instances) * self.budget * self.runs * self.game.n_contexts * (self.game.n**2 + 100)
         for index, one in enumerate(instances):
             # Side by side needs a loop of its own; compiling it takes seconds.
-            alike = one.method.together and isinstance(one.step_size, float) and work > _WORTH_IT
+            alike = one.method.together and isinstance(one.step_size, float) and work > _WORTH_IT and self.shared is None
             groups.setdefault((one.params, one.given) if alike else index, []).append(index)
         finished: dict[int, Finished] = {}
         for members in groups.values():
             plan = self._plan(instances[members[0]])
-            logs = start_policies(self.game, self.start, plan.runs, plan.seed)
+            logs = starts_of(plan, self.start)
             runs = len(logs)
             at_once = max(1, _AT_ONCE // (runs * self.game.n))
             for some in (members[k : k + at_once] for k in range(0, len(members), at_once)):
-                dynamics = instances[some[0]].resolve(self.game.contexts)
+                dynamics = resolved(self.game, instances[some[0]], self.shared)
                 if len(some) > 1:
                     steps = [instances[index].step_size for index in some]
                     dynamics = dynamics.with_step(tuple(np.repeat(np.array(steps, dtype=np.float64), runs).tolist()))
@@ -227,23 +235,24 @@ class Settings:
     def _try(self, instance: Dynamics) -> Finished:
         """Run one instance with sampled feedback, on votes of its own, and record the end only."""
         plan = self._plan(instance)
-        logs = start_policies(self.game, self.start, plan.runs, plan.seed)[:_TRIES]
+        logs = starts_of(plan, self.start)[:_TRIES]
         plan = replace(plan, record_every=max(plan.n_steps, 1), stream="tuning")
         return Finished(execute_from(plan, logs), slice(None))
 
     def _plan(self, dynamics: Dynamics) -> Plan:
-        resolved = dynamics.resolve(self.game.contexts)
+        chosen = resolved(self.game, dynamics, self.shared)
         return Plan(
             game=self.game,
-            dynamics=resolved,
-            n_steps=self.steps(resolved),
+            dynamics=chosen,
+            n_steps=self.steps(chosen),
             runs=ensure_integer("runs", self.runs, 1),
             seed=ensure_integer("seed", self.seed),
             record_every=None,
             keep_policies="final",
             equilibrium=self.equilibrium,
-            compiled=compiles(self.game, resolved, self.feedback),
+            compiled=True,
             feedback=self.feedback,
+            shared=self.shared,
         )
 
 
@@ -282,6 +291,7 @@ def settings_of(
     seed: int,
     start: Any,
     equilibrium: Equilibrium,
+    shared: SharedClass | None,
 ) -> Settings:
     """Return validated settings from the arguments of `tune` and `compare`."""
     if oracle_calls is not None and queries is not None:
@@ -289,12 +299,12 @@ def settings_of(
     votes = Sampled() if queries is not None and feedback is None else ensure_feedback(feedback)
     if queries is None:
         budget = ensure_integer("oracle_calls", 2000 if oracle_calls is None else oracle_calls, 1)
-        return Settings(game, budget, "oracle_calls", votes, runs, seed, start, equilibrium)
+        return Settings(game, budget, "oracle_calls", votes, runs, seed, start, equilibrium, shared)
     if votes is None:
         raise InputError(
             f"queries = {queries} is a budget of votes, but feedback is exact; give oracle_calls, or nl.Sampled(...)"
         )
-    return Settings(game, ensure_integer("queries", queries, 1), "queries", votes, runs, seed, start, equilibrium)
+    return Settings(game, ensure_integer("queries", queries, 1), "queries", votes, runs, seed, start, equilibrium, shared)
 
 
 def _points(dynamics: Dynamics, grid: Any) -> list[dict[str, Any]]:

@@ -120,12 +120,12 @@ def test_small_blocks_measure_the_same(cycle: nl.PreferenceGame, monkeypatch: py
         np.testing.assert_allclose(blocks.by_context[name], values, rtol=1e-12, atol=1e-30)
 
 
-def importable_simulate() -> Any:
-    """The module behind nl.simulate, whose name the function takes."""
+def importable_plan() -> Any:
+    """The module that solves for the equilibrium; the name of that behind nl.simulate is taken by the function."""
     import sys
 
     assert simulate is nl.simulate
-    return sys.modules["nlhfsim.simulate"]
+    return sys.modules["nlhfsim.plan"]
 
 
 # --- starts ---------------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_a_given_equilibrium_is_used(cycle: nl.PreferenceGame, monkeypatch: pyte
     """A solved equilibrium is not solved again; that of another game is refused; without one KL is NaN and the notes say so."""
     solved, other = nl.solve(cycle), nl.solve(cycle.with_beta(0.2))
     expected = nl.simulate(cycle, MIRROR, 5, start=START).kl
-    monkeypatch.setattr(importable_simulate(), "solve", lambda game: pytest.fail("solved again"))
+    monkeypatch.setattr(importable_plan(), "solve", lambda game: pytest.fail("solved again"))
     np.testing.assert_array_equal(nl.simulate(cycle, MIRROR, 5, start=START, equilibrium=solved).kl, expected)
     with pytest.raises(InputError, match="that of another game"):
         nl.simulate(cycle, MIRROR, 5, start=START, equilibrium=other)

@@ -121,6 +121,10 @@ class Method:
         the gain of some actions unseen.
     initial_calls : int
         Oracle calls that `init` makes.
+    log_linear : str or None
+        How the step moves log-linear policies, on the logits of all contexts at once, shape ``(contexts, n)``: ``"mirror"``,
+        if θ⁺ is linear in θ, log ρ and what `advantage` returns, so that payoffs projected on the features keep it in the class;
+        ``"gradient"``, if it adds ``lifted(context.payoff, γg)``, g a gradient in the logits; None: it does not.
     helpers : tuple of callable
         Plain functions that the step calls beside the primitives.
     tuning : mapping
@@ -154,6 +158,7 @@ class Method:
     unsampled: Callable[[Any], str] = _has_sampled_form
     full_support: bool = True
     initial_calls: int = 0
+    log_linear: str | None = None
     helpers: tuple[Callable[..., Any], ...] = ()
     tuning: Mapping[str, Sequence[Any]] | None = None
     example: Mapping[str, Any] | None = None

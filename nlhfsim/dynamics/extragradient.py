@@ -74,6 +74,7 @@ METHOD = Method(
     oracle_calls=lambda params: 2,
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 1.0},
     summary="two explicit natural gradient steps (EGPO)",
 )

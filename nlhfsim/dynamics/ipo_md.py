@@ -19,7 +19,7 @@ from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from nlhfsim.dynamics.self_play_pg import proven as proven_of_self_play
 from nlhfsim.errors import Array, ensure_between
-from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.games.payoffs import Context, advantage, lifted
 from nlhfsim.pairs import Pairs
 from nlhfsim.simplex import exp, expect, log_softmax
 from nlhfsim.sources import ONLINE_IPO
@@ -35,7 +35,7 @@ def step(state: LogPolicy, context: Context, step_size: float, params: Params) -
     """One gradient step with pairs from the mixture."""
     mixture = exp(log_softmax((1 - params.mixing) * state.logits + params.mixing * context.log_reference))
     slope = advantage(context.payoff, mixture) - context.beta * (state.logits - context.log_reference)
-    return LogPolicy(state.logits + step_size * mixture * (slope - expect(mixture, slope)))
+    return LogPolicy(state.logits + lifted(context.payoff, step_size * mixture * (slope - expect(mixture, slope))))
 
 
 def characterisation(context: Context, params: Params, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -82,6 +82,7 @@ METHOD = Method(
     tuning={"mixing": (0.125, 0.25, 0.5)},
     together=True,
     pairs=lambda params: Pairs(mixing=params.mixing),
+    log_linear="gradient",
     example={"step_size": 0.3, "mixing": 0.25},
     summary="Online IPO with pairs from a geometric mixture with the reference",
 )

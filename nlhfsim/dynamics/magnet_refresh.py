@@ -20,7 +20,7 @@ from nlhfsim.dynamics._spec import Dynamics, Method, given_parameters, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array, ensure_integer, ensure_positive
 from nlhfsim.games.payoffs import Context, advantage
-from nlhfsim.simplex import exp, log_softmax
+from nlhfsim.simplex import exp, log_softmax, spread
 from nlhfsim.sources import MAGNETIC_PREFERENCE_OPTIMIZATION
 
 SOLVED = 1e-9
@@ -47,6 +47,13 @@ def init(context: Context, params: Params, log_policy: Array) -> State:
     return State(log_policy, log_policy, 0)
 
 
+def widest(values: Array) -> float:
+    """Return the span of values ``(n,)``, of those of several contexts, ``(contexts, n)``, the largest."""
+    if values.ndim == 1:
+        return values.max() - values.min()  # type: ignore[no-any-return]
+    return float(spread(values).max())
+
+
 def step(state: State, context: Context, step_size: float, params: Params) -> State:
     """One magnetic step; then the magnet is refreshed if it is time."""
     gain = advantage(context.payoff, exp(state.logits))
@@ -58,7 +65,7 @@ def step(state: State, context: Context, step_size: float, params: Params) -> St
     else:
         # log π - log BR(π) in the inner game, up to a constant, from the payoff read at the old policy.
         defect = params.magnet * (state.logits - state.log_magnet) - gain
-        refresh = defect.max() - defect.min() <= SOLVED * params.magnet
+        refresh = widest(defect) <= SOLVED * params.magnet
     return State(logits, logits if refresh else state.log_magnet, taken)
 
 
@@ -96,6 +103,8 @@ METHOD = Method(
     fixed_point="none",
     smooth=False,
     autonomous=False,
+    log_linear="mirror",
+    helpers=(widest,),
     tuning={"magnet": (0.03, 0.1, 0.3), "refresh_every": (10, 100)},
     example={"step_size": 0.4, "magnet": 0.1, "refresh_every": 20},
     summary="magnetic mirror descent with a refreshed magnet, to the unregularized equilibrium (MPO, COMAL)",

@@ -66,6 +66,7 @@ METHOD = Method(
     source=MAGNETIC_MIRROR_DESCENT.at("section 3, equation of MMD; theorem 3.4"),
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 0.3},
     summary="mirror descent, implicit in the regularizer",
 )

@@ -63,6 +63,7 @@ METHOD = Method(
     iterate="average",
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 0.3},
     summary="mirror descent without reference (SPPO and DNO in exact tabular form)",
 )

@@ -69,6 +69,7 @@ METHOD = Method(
     fixed_point="biased",
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 0.3},
     summary="mirror step from and against a geometric mixture with the reference",
 )

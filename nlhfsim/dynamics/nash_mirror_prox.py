@@ -88,6 +88,7 @@ METHOD = Method(
     helpers=(prox,),
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 2.0},
     summary="two proximal steps, the second with the payoff at the half point",
 )

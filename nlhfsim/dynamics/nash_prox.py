@@ -87,6 +87,7 @@ METHOD = Method(
     tuning={"proximal_step": (2.0, 10.0, 50.0), "averaging": (0.05, 0.2)},
     together=True,
     pairs=lambda params: Pairs(0.0, *params),
+    log_linear="gradient",
     example={"step_size": 0.8, "proximal_step": 2.0, "averaging": 0.05},
     summary="policy gradient around a centre that follows (moving average or refresh)",
 )

@@ -73,6 +73,7 @@ METHOD = Method(
     source=ITERATIVE_NASH_POLICY_OPTIMIZATION.at("the INPO update with eta = 1/step_size; explicit online mirror descent"),
     kernel=kernel,
     together=True,
+    log_linear="mirror",
     example={"step_size": 0.3},
     summary="natural policy gradient (= explicit online mirror descent, INPO)",
 )

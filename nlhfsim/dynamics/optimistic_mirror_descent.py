@@ -81,6 +81,7 @@ METHOD = Method(
     kernel=kernel,
     together=True,
     initial_calls=1,
+    log_linear="mirror",
     example={"step_size": 0.8},
     summary="mirror prox that looks ahead with the last payoff seen (optimistic NPO at beta = 0)",
 )

@@ -72,6 +72,7 @@ METHOD = Method(
     tuning={"proximal_step": (2.0, 10.0, 50.0), "inner_steps": (5, 20)},
     together=True,
     pairs=lambda params: Pairs(pull=params.pull, refresh_every=params.inner_steps, inner=params.inner_steps),
+    log_linear="gradient",
     example={"proximal_step": 2.0, "inner_step_size": 0.8, "inner_steps": 20},
     summary="proximal point method, each sub-game played by self-play policy gradient",
 )

@@ -20,7 +20,7 @@ from nlhfsim.dynamics._flows import policy_gradient
 from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, ProvenRange, register
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.errors import Array
-from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.games.payoffs import Context, advantage, lifted
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to
 from nlhfsim.pairs import Pairs
 from nlhfsim.simplex import exp, expect, log_softmax
@@ -31,7 +31,7 @@ def ascend(logits: Array, context: Context, step_size: float) -> Array:
     """Return θ + γ J(π_θ) (Aπ_θ - β (θ - log ρ)), shape ``(..., n)``."""
     policy = exp(log_softmax(logits))
     slope = advantage(context.payoff, policy) - context.beta * (logits - context.log_reference)
-    return logits + step_size * policy * (slope - expect(policy, slope))
+    return logits + lifted(context.payoff, step_size * policy * (slope - expect(policy, slope)))
 
 
 def step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
@@ -86,6 +86,7 @@ METHOD = Method(
     kernel=kernel,
     together=True,
     pairs=lambda params: Pairs(),
+    log_linear="gradient",
     example={"step_size": 0.3},
     summary="policy gradient against the current policy (= Online IPO)",
 )

@@ -95,10 +95,10 @@ def advantage(payoff: Any, policy: Array) -> Array:
     SizeError
         If the form is a function of the pair and n is above `LARGEST_DENSE`: a product evaluates all n² pairs.
     """
-    # With more than two axes NumPy would multiply block by block.
-    rows = policy if policy.ndim <= 2 else policy.reshape(-1, policy.shape[-1])
     if not isinstance(payoff, FORMS):  # a form that is made for a run, not for a game, knows its product itself
         return np.asarray(payoff.product(policy))
+    # With more than two axes NumPy would multiply block by block.
+    rows = policy if policy.ndim <= 2 else policy.reshape(-1, policy.shape[-1])
     if isinstance(payoff, LowRankPayoff):
         gains = (rows @ payoff.right) @ payoff.left.T - (rows @ payoff.left) @ payoff.right.T
     elif isinstance(payoff, PairwisePayoff):
@@ -107,6 +107,14 @@ def advantage(payoff: Any, policy: Array) -> Array:
     else:
         gains = rows @ payoff.matrix.T
     return np.asarray(gains.reshape(policy.shape))
+
+
+def lifted(payoff: Any, gradient: Array) -> Array:
+    """Return how the logits move when the parameters follow a gradient in the logits, shape ``(..., n)``.
+
+    Tabular parameters are the logits, so it is the gradient itself; a form made for a run with other parameters knows better.
+    """
+    return np.asarray(payoff.lifted(gradient)) if hasattr(payoff, "lifted") else gradient
 
 
 def dense(payoff: Payoff) -> Array:

@@ -62,6 +62,19 @@ def pair_advantage(payoff: Any, i: int, j: int) -> float:
     return float(payoff.matrix[i, j])
 
 
+class StackedPayoff(NamedTuple):
+    """The matrices of advantages of all contexts, shape ``(contexts, n, n)``."""
+
+    matrices: Array
+
+
+def pair_advantage_in(payoff: Any, context: int, i: int, j: int) -> float:
+    """Return ``A_x[i, j]`` of one pair in one context; the payoff is a `StackedPayoff`, a tuple, or that of the only context."""
+    if isinstance(payoff, StackedPayoff):
+        return float(payoff.matrices[context, i, j])
+    return pair_advantage(payoff[context] if type(payoff) is tuple else payoff, i, j)
+
+
 def uniform(generator: Any) -> float:
     """Return the next number in [0, 1) of a generator.
 
@@ -73,7 +86,11 @@ def uniform(generator: Any) -> float:
 
 def vote(payoff: Any, generator: Any, i: int, j: int, votes: bool) -> float:
     """Return ``o - 1/2`` for a vote o ~ Bernoulli(P[i, j]) between two actions, or its expectation."""
-    advantage = pair_advantage(payoff, i, j)
+    return cast(pair_advantage(payoff, i, j), generator, votes)
+
+
+def cast(advantage: float, generator: Any, votes: bool) -> float:
+    """Return ``o - 1/2`` for a vote o ~ Bernoulli(1/2 + advantage), or its expectation."""
     if not votes:
         return advantage
     # NaN, from a preference function that failed, must not become a vote.

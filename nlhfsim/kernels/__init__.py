@@ -18,7 +18,6 @@ from numba.extending import overload
 from nlhfsim import loop_cache
 from nlhfsim.kernels.comparisons import callable_payoff
 from nlhfsim.kernels.overloads import add_policy_to, add_to, all_finite, copy_to, log_mean_to, mean_to
-from nlhfsim.pairs import run_pairs
 
 __all__ = [
     "add_policy_to",
@@ -27,7 +26,7 @@ __all__ = [
     "callable_payoff",
     "compilable",
     "compile_loop",
-    "compile_pairs",
+    "compile_whole",
     "copy_to",
     "log_mean_to",
     "mean_to",
@@ -71,9 +70,11 @@ def compile_loop(
 
 
 @functools.cache
-def compile_pairs() -> Callable[..., Any]:
-    """Compile `nlhfsim.pairs.run_pairs`, the loop of all methods that learn from pairs."""
-    return _compiled(run_pairs, "", lambda cached: loop_cache.PAIRS.replace("CACHE", str(cached)))
+def compile_whole(function: Callable[..., Any], helpers: tuple[Callable[..., Any], ...] = ()) -> Callable[..., Any]:
+    """Compile a function that is a loop already, such as `nlhfsim.pairs.run_pairs`, with plain functions that it calls."""
+    for helper in helpers:
+        compilable(helper)
+    return _compiled(function, f"_{function.__name__}", lambda cached: loop_cache.WHOLE.replace("CACHE", str(cached)))
 
 
 def _compiled(step: Callable[..., Any], name: str, source: Callable[[bool], str]) -> Callable[..., Any]:

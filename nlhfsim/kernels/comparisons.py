@@ -36,6 +36,7 @@ for _helper in (
     sum_tree.empty_tree,
     sum_tree.group_sum,
     sum_tree.total,
+    votes.cast,
     votes.draw,
     votes.estimate_to,
     votes.vote,
@@ -88,6 +89,13 @@ def _uniform(generator: Any) -> Any:
         return np.float64(np.int64(word >> eleven)) * 2.0**-53
 
     return sfc64 if isinstance(generator, types.Array) else (lambda generator: generator.random())
+
+
+@overload(votes.pair_advantage_in, strict=False, jit_options=_INLINED)
+def _pair_advantage_in(payoff: Any, context: Any, i: Any, j: Any) -> Any:
+    if getattr(payoff, "instance_class", None) is votes.StackedPayoff:
+        return lambda payoff, context, i, j: payoff.matrices[context, i, j]
+    return lambda payoff, context, i, j: votes.pair_advantage(payoff, i, j)
 
 
 class Callback(WrapperAddressProtocol):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from nlhfsim.games.payoffs import DensePayoff, LowRankPayoff, advantage
+from nlhfsim.games.payoffs import DensePayoff, LowRankPayoff, advantage, lifted
 from nlhfsim.games.votes import SampledPayoff, estimate_to
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to, mirror_to, mixture_to, prox_to
 from nlhfsim.kernels import many, one, rows
@@ -112,6 +112,11 @@ def _advantage(payoff: Any, policy: Any) -> Any:
         return out
 
     return compiled
+
+
+@overload(lifted, strict=False)
+def _lifted(payoff: Any, gradient: Any) -> Any:
+    return lambda payoff, gradient: gradient
 
 
 def all_finite(logits: Any) -> bool:

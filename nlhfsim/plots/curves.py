@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.errors import Array, InputError, ensure_choice
+from nlhfsim.log_linear.attainable import NEGLIGIBLE
 from nlhfsim.plots.style import (
     DOUBLE,
     SINGLE,
@@ -23,6 +24,7 @@ from nlhfsim.plots.style import (
 from nlhfsim.trajectory import CLOCKS, METRICS, Records, Trajectory
 
 _PROVEN = (0, (4, 2.5))
+_ATTAINABLE = (0, (1, 1.5))
 _WORDS = {
     "kl": r"Distance to equilibrium  $\mathrm{KL}(\pi^*\,\Vert\,\pi_t)$",
     "exploitability": r"Exploitability  $E_\beta(\pi_t)$",
@@ -62,7 +64,8 @@ def convergence(
         ``"steps"``, ``"oracle_calls"`` or ``"queries"``. Where a method counts no oracle calls, all are drawn against steps;
         flows are drawn against time.
     rates : bool
-        Whether to draw the proven ``factor^t KL(π*‖π_0)`` of a trajectory that has it, dashed in its colour; ``"kl"`` only.
+        Whether to draw the proven ``factor^t KL(π*‖π_0)`` of a trajectory that has it, dashed in its colour; ``"kl"`` only. The
+        level that log-linear policies can reach is drawn dotted in any case, of KL and exploitability, unless it is negligible.
     scale : str
         Of the clock: ``"linear"``, where a geometric rate is a straight line; ``"log"``, with the start, at 0, left of the
         first record; ``"auto"``: log where one curve ends more than 8 times sooner than another.
@@ -101,6 +104,8 @@ def convergence(
             spans.append(_draw_curve(axes, trajectory, metric, clock, **look, **spots))
             if rates and metric == "kl" and isinstance(trajectory, Trajectory) and trajectory.proven_factor is not None:
                 spans.append(_draw_rate(axes, trajectory, clock, trajectory.proven_factor, look["color"]))
+        for level in sorted({level for trajectory in chosen if (level := _attainable(trajectory, metric)) is not None}):
+            axes.axhline(level, color="0.4", linestyle=_ATTAINABLE, linewidth=0.9, gid="attainable")
         _scale_clock(axes, scale, spans)
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, _FLOORS.get(metric, 0.0)), high)
@@ -133,6 +138,12 @@ def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look:
             last = np.flatnonzero(row <= _CEILING)[-1]
             axes.plot(times[last], row[last], "x", color=look["color"], markersize=6, markeredgewidth=1.4, gid="diverged")
     return np.asarray(times[np.isfinite(drawn)])
+
+
+def _attainable(trajectory: Records, metric: str) -> float | None:
+    """Return the smallest value of a metric that a trajectory's features allow, if that is more than rounding."""
+    level = getattr(trajectory.attainable, metric, None) if metric in ("kl", "exploitability") else None
+    return float(level) if level is not None and level > NEGLIGIBLE else None
 
 
 def _draw_rate(axes: Any, trajectory: Trajectory, clock: str, factor: float, colour: str) -> Array:
@@ -183,6 +194,9 @@ def _keys(axes: Any, trajectories: Sequence[Records]) -> list[Any]:
         handles.append(Patch(color="0.8", label="10 % to 90 % of runs"))
     if any(line.get_gid() == "proven" for line in axes.lines):
         handles.append(Line2D([], [], color="0.4", linestyle=_PROVEN, linewidth=0.8, label="proven rate"))
+    if any(line.get_gid() == "attainable" for line in axes.lines):
+        dots = Line2D([], [], color="0.4", linestyle=_ATTAINABLE, linewidth=0.9, label="attainable with the features")
+        handles.append(dots)
     if any("diverged" in t.status for t in trajectories):
         handles.append(Line2D([], [], color="0.4", marker="x", linestyle="none", markeredgewidth=1.4, label="diverged"))
     return handles
