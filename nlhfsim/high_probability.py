@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,10 @@ class HighProbability:
         fewer than three δ.
     tail_growth_interval : tuple of float
         Its bootstrap interval.
+    metric, clock : str
+        What was measured, and against what.
+    runs : int
+        Number of runs.
     """
 
     deltas: tuple[float, ...]
@@ -50,6 +55,15 @@ class HighProbability:
     slope_intervals: Array
     tail_growth: float
     tail_growth_interval: tuple[float, float]
+    metric: str
+    clock: str
+    runs: int
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the quantiles against time, and return the matplotlib axes; see `nlhfsim.plots.high_probability`."""
+        from nlhfsim import plots
+
+        return plots.high_probability(self, ax)
 
     def falls_like_inverse_time(self, tolerance: float = 0.1) -> bool:
         """Return whether the slope of every quantile is within `tolerance` of -1."""
@@ -118,6 +132,7 @@ def high_probability(
     resampled = np.stack(draws)
     growth = _tail_growth(quantiles[:, -1], chosen)
     growths = np.array([_tail_growth(draw[:, -1], chosen) for draw in resampled])
+    low, high = (np.nan, np.nan) if np.isnan(growth) else _interval(growths)
     return HighProbability(
         deltas=chosen,
         times=times[used],
@@ -126,7 +141,10 @@ def high_probability(
         slopes=_slopes(times[used], quantiles),
         slope_intervals=_interval(np.stack([_slopes(times[used], draw) for draw in resampled])),
         tail_growth=growth,
-        tail_growth_interval=(float("nan"),) * 2 if np.isnan(growth) else tuple(_interval(growths)),
+        tail_growth_interval=(float(low), float(high)),
+        metric=metric,
+        clock=clock,
+        runs=len(values),
     )
 
 

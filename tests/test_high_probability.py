@@ -183,3 +183,16 @@ def test_no_critical_step_without_regularization() -> None:
     game = nl.games.rock_paper_scissors(beta=0.0)
     with pytest.raises(InputError, match="needs beta > 0"):
         self_play_spectrum(game, nl.solve(game))
+
+
+def test_the_figure_shows_the_quantiles(runs: nl.Trajectory) -> None:
+    """One curve a δ, its slope in the legend, and a line of slope -1 that ends where it ends."""
+    found = nl.high_probability(runs, deltas=(0.5, 0.1))
+    axes = found.plot()
+    curves = axes.lines
+    assert np.array_equal(curves[0].get_ydata(), found.quantiles[0])
+    guide = curves[1]
+    assert guide.get_ydata()[-1] == pytest.approx(found.quantiles[0, -1])
+    assert np.diff(np.log(guide.get_ydata())) == pytest.approx(-np.diff(np.log(found.times)))
+    words = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert words[1] == f"δ = 0.1, slope {found.slopes[1]:.2f}"

@@ -19,7 +19,13 @@ LAYERS = """
 
 # Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find
 # one by its name.
-CALLS_ALLOWED_DOWN = {("trajectory", "plots"), ("compare", "plots"), ("experiment", "plots"), ("sources", "dynamics")}
+CALLS_ALLOWED_DOWN = {
+    ("trajectory", "plots"),
+    ("compare", "plots"),
+    ("experiment", "plots"),
+    ("high_probability", "plots"),
+    ("sources", "dynamics"),
+}
 
 # Where everything stands before, the package may be used as its users do: `import nlhfsim`.
 FRONT_DOOR = {"cli", "__main__"}

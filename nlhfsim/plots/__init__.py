@@ -8,6 +8,7 @@ show ``axes.figure``; `save` writes it to a file.
 from nlhfsim.plots.curves import convergence
 from nlhfsim.plots.experiment import experiment
 from nlhfsim.plots.matrices import policy_bars, preferences
+from nlhfsim.plots.quantiles import high_probability
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
 
@@ -20,6 +21,7 @@ __all__ = [
     "convergence",
     "experiment",
     "flow",
+    "high_probability",
     "phase_portrait",
     "policy_bars",
     "preferences",
