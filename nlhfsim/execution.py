@@ -381,8 +381,9 @@ def _thetas(shared: SharedClass, recorders: list[ContextRuns]) -> Array:
 def _theta_notes(shared: SharedClass, recorders: list[ContextRuns], parameters: Array) -> tuple[str, ...]:
     """Return a note if θ, which is read off the logits by least squares, does not give them back."""
     away = [shared.distance(r.state.logits, theta) for r, theta in zip(recorders, parameters)]
-    worst = max((distance for distance in away if np.isfinite(distance)), default=0.0)
-    if worst <= 1e-8:
+    sizes = [max(1.0, float(np.abs(r.state.logits).max())) for r in recorders]
+    worst = max((far for far, size in zip(away, sizes) if np.isfinite(far) and far > 1e-8 * size), default=0.0)
+    if worst == 0:
         return ()
     return (f"parameters are approximate: their log-probabilities are up to {worst:.1g} from those of the policies",)
 

@@ -12,15 +12,17 @@ from nlhfsim.errors import Array, SizeError
 from nlhfsim.games.payoffs import PairwisePayoff
 from nlhfsim.games.responses import context_exploitability, log_best_response
 from nlhfsim.log_linear.shared import SharedClass
-from nlhfsim.simplex import expect, kl_log, log_softmax
+from nlhfsim.simplex import expect, kl_log, log_softmax, spread
 
 NEGLIGIBLE = 1e-12
 """Attainable values up to it are 0 for all purposes: π* is in the class."""
 _LARGEST = 10**7
 """Multiplications for the payoffs of all runs at which the searches, some thousand times that, are left out."""
 _STEPS = 200
+_REACH = 10.0
+"""The span of the longest Newton step tried."""
 _SMOOTHING = (0.1, 0.01, 0.001)
-_SPREADS = (1.0, 4.0)
+_WIDTHS = (1.0, 4.0)
 
 Objective = Callable[[Array], tuple[float, Array]]
 """Of logits ``(contexts, n)``: the value, and its gradient in the logits."""
@@ -110,8 +112,30 @@ def _sentence(kl: float, gap: float, smallest: float) -> str:
 def kl_projection(shared: SharedClass, log_target: Array) -> tuple[float, float, Array]:
     """Return ``min_θ Σ_x ν_x KL(p_x‖π_θ,x)``, the squared Newton decrement there, and the logits of the minimizer.
 
-    A Newton step is the projection of ``p/π - 1`` on the features: ``J(π)(p/π - 1) = p - π``. At the end it is taken whole until
-    the decrement no longer falls.
+    Newton's method, where it fails L-BFGS, and again Newton's method from there.
+    """
+    weights, target = shared.context.payoff.weights, np.exp(log_target)
+
+    def divergence(logits: Array) -> tuple[float, Array]:
+        log_policy = log_softmax(logits)
+        return float(weights[:, 0] @ kl_log(log_target, log_policy)), np.asarray(weights * (np.exp(log_policy) - target))
+
+    found = _newton(shared, log_target, shared.context.log_reference)
+    for _ in range(3):
+        if found[1] <= 1e-10 * max(found[0], 1e-4):
+            break
+        again = _newton(shared, log_target, _descend(shared, divergence, found[2]))
+        if not again[0] <= found[0]:
+            break
+        found = again
+    return found
+
+
+def _newton(shared: SharedClass, log_target: Array, start: Array) -> tuple[float, float, Array]:
+    """Return where Newton's method ends on ``Σ_x ν_x KL(p_x‖π_θ,x)``: value, squared decrement, logits.
+
+    A step is the projection of ``p/π - 1`` on the features, as ``J(π)(p/π - 1) = p - π``. Where the value no longer falls by more
+    than its rounding errors, whole steps go on as long as they halve the decrement.
     """
     reference, weights = shared.context.log_reference, shared.context.payoff.weights
     target = np.exp(log_target)
@@ -119,23 +143,29 @@ def kl_projection(shared: SharedClass, log_target: Array) -> tuple[float, float,
     def value(scores: Array) -> float:
         return float(weights[:, 0] @ kl_log(log_target, log_softmax(reference + scores)))
 
-    scores, last = np.zeros_like(reference), np.inf
-    current = value(scores)
-    for _ in range(_STEPS):
+    def newton(scores: Array) -> tuple[Array, float]:
         log_policy = log_softmax(reference + scores)
         ratio = np.exp(np.minimum(log_target - log_policy, 300.0)) - 1
         step = shared.features.project(np.exp(log_policy), weights, ratio)
-        decrement = float((weights * (target - np.exp(log_policy)) * step).sum())
-        if not decrement > 0 or (decrement < 1e-8 and decrement >= last):
+        return step, float((weights * (target - np.exp(log_policy)) * step).sum())
+
+    scores = start - reference
+    current, (step, decrement) = value(scores), newton(scores)
+    for _ in range(_STEPS):
+        if not decrement > 0:
             break
-        size, moved = 1.0, value(scores + step)
-        while decrement >= 1e-8 and moved > current - 1e-4 * size * decrement and size > 1e-9:
+        size = min(1.0, _REACH / float(spread(step).max()))
+        moved = value(scores + size * step)
+        while not moved < current - 1e-4 * size * decrement and size * float(spread(step).max()) > 1e-9:
             size /= 2
             moved = value(scores + size * step)
-        if np.isnan(moved):
+        if not moved < current:
+            size, moved = 1.0, value(scores + step)
+        then = newton(scores + size * step)
+        if not (moved < current or (moved <= current + 1e-14 and abs(then[1]) < decrement / 2)):
             break
-        scores, current, last = scores + size * step, moved, decrement
-    return min(current, value(scores)), min(last, abs(decrement)), reference + scores
+        scores, current, (step, decrement) = scores + size * step, moved, then
+    return current, abs(decrement), reference + scores
 
 
 def least_exploitability(shared: SharedClass, starts: Sequence[Array]) -> float:
@@ -227,8 +257,8 @@ def _descend(shared: SharedClass, objective: Objective, logits: Array) -> Array:
 def _random(shared: SharedClass, rng: np.random.Generator) -> Iterator[Array]:
     """Yield logits of random policies of the class."""
     features = shared.features
-    for spread in _SPREADS:
-        yield shared.context.log_reference + features.scores(spread * rng.standard_normal(features.d) / features.size())
+    for width in _WIDTHS:
+        yield shared.context.log_reference + features.scores(width * rng.standard_normal(features.d) / features.size())
 
 
 def _work(shared: SharedClass) -> int:
