@@ -534,3 +534,11 @@ def test_betas_are_checked(betas: Any, message: str) -> None:
 def test_an_equilibrium_prints_its_status() -> None:
     """The repr shows what to look at first."""
     assert repr(nl.solve(biased_cycle(0.1))).startswith("Equilibrium(certified, exploitability=")
+
+
+def test_a_path_that_overflows_ends_without_a_warning() -> None:
+    """Where an entry of the path all but vanishes its linear system overflows; the answer before is the equilibrium."""
+    above = [[0, 0.01534973008109175, 0.22572271719379766, 0.3662898843442448], [0, 0, 0.9599342872449076, 0.009230266354737005]]
+    P = np.array([*above, [0, 0, 0, 0.918002395987598], [0, 0, 0, 0]])
+    P = P + np.tril(1 - P.T, -1) + 0.5 * np.eye(4)
+    assert nl.solve(nl.PreferenceGame(P, 0.0)).status == "certified"

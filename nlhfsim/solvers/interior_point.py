@@ -126,10 +126,11 @@ def _central_path(matrix: Array, max_iterations: int = 100) -> tuple[Array, Arra
     for iteration in range(max_iterations):
         system = -matrix
         system.flat[:: n + 1] += slack / x
-        with warnings.catch_warnings():
+        # Where an entry of x has all but vanished the system overflows; the gap is then not finite, which ends the path.
+        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
             factors = scipy.linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-        dx, dv, length = _predictor_corrector(matrix, factors, x, slack)
+            dx, dv, length = _predictor_corrector(matrix, factors, x, slack)
         x = x + length * dx
         x, value = x / x.sum(), value + length * dv
         slack = np.maximum(value - matrix @ x, 1e-20)
