@@ -93,7 +93,7 @@ def test_metrics_of_a_policy(beta: float) -> None:
     rho, pi = [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]
     game = nl.PreferenceGame(P, beta, rho)
     star = oracles.equilibrium(P, rho, beta)
-    found = metrics.of_context(game.contexts[0], np.log(pi), nl.solve(game).log_policy)
+    found = metrics.of_context(game.contexts[0], np.log(pi), nl.solve(game).log_policy)[0]
     expected = {
         "kl": oracles.kl(star, oracles.numbers(pi)),
         "exploitability": oracles.exploitability(P, rho, beta, oracles.numbers(pi)),
@@ -104,14 +104,14 @@ def test_metrics_of_a_policy(beta: float) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-12), name
-    assert np.isnan(metrics.of_context(game.contexts[0], np.log(pi), None)["kl"])
+    assert np.isnan(metrics.of_context(game.contexts[0], np.log(pi), None)[0]["kl"])
 
 
 def test_metrics_of_many_policies_are_those_of_each(family: dict[str, nl.PreferenceGame]) -> None:
     """Leading axes are policies."""
     game = family["low-rank"]
     logs = np.log(np.random.default_rng(0).dirichlet(np.ones(game.n), size=(2, 3)))
-    together = metrics.of_context(game.contexts[0], logs, game.log_reference)
+    together = metrics.of_context(game.contexts[0], logs, game.log_reference)[0]
     for i, j in np.ndindex(2, 3):
-        for name, value in metrics.of_context(game.contexts[0], logs[i, j], game.log_reference).items():
+        for name, value in metrics.of_context(game.contexts[0], logs[i, j], game.log_reference)[0].items():
             assert together[name][i, j] == pytest.approx(float(value), rel=1e-12)
