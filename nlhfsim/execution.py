@@ -226,11 +226,8 @@ def _run(plan: Plan, begun: list[list[_Begun]], first: int) -> Trajectory:
 
 def _for_compiled(plan: Plan, seen: list[Context]) -> list[Context]:
     """Return what steps see as compiled code takes it, one entry a group of runs: words of the generator, functions to call."""
-    if (
-        plan.feedback is None
-        or not plan.compiled
-        or not (plan.loop_compiled or (plan.shared is not None and plan.shared.compiles))
-    ):
+    estimated = plan.compiled and plan.pairs is None and plan.shared is not None and plan.shared.compiles
+    if plan.feedback is None or not (plan.loop_compiled or estimated):
         return seen
     from nlhfsim import kernels
 

@@ -272,11 +272,11 @@ def _merged(old: Any, new: Any, live: list[int]) -> Any:
 def _work(context: Context, state: Any, runs: int) -> int:
     """Return about how many multiplications a step of one run takes; in a matrix-matrix product ten count as one."""
     n = len(context.log_reference)
-    if isinstance(context.payoff, SharedVotes):
-        return int(context.payoff.batch_size * (400 + 4 * len(context.payoff.data) // n))
-    if isinstance(context.payoff, SampledPayoff):
+    if isinstance(context.payoff, SharedVotes | SampledPayoff):
         # A preference function of the user's may take some microseconds a pair.
         a_pair = 20_000 if isinstance(context.payoff.payoff, PairwisePayoff) else 400
+        if isinstance(context.payoff, SharedVotes):
+            return int(context.payoff.batch_size * (a_pair + 4 * len(context.payoff.data) // n))
         return context.payoff.batch_size * a_pair + (0 if isinstance(state, PairState) else 20 * n)
     if isinstance(context.payoff, LowRankPayoff):
         return 4 * n * int(context.payoff.left.shape[1]) + 400

@@ -162,7 +162,8 @@ def run_shared_pairs(
             finite += theta[k] * 0.0
         if finite != 0.0:
             # Neither drawn from again nor recorded as if it were a policy.
-            state.logits[0, 0] = np.nan
+            state.logits.fill(np.nan)
+            state.shown.fill(np.nan)
             return state.logits, theta, state.centre, state.history, state.shown, taken, t + 1
         follow(state, pairs, taken)
         if filled < len(marks) and marks[filled] == t + 1:
