@@ -244,7 +244,10 @@ BAD = {
     "start of a wrong sum": (["run", "rock-paper-scissors", "--dynamics", "NashMD", "--start", "0.5,0.5,0.5"], "adds up to 1.5"),
     "negative steps": (["run", "mtbench", "--dynamics", "NashMD", "--steps", "-1"], "n_steps = -1 must be at least 0"),
     "no runs": (["run", "mtbench", "--dynamics", "NashMD", "--runs", "0"], "runs = 0 must be at least 1"),
-    "unknown feedback": (["run", "mtbench", "--dynamics", "NashMD", "--feedback", "guess"], "'guess' is not one of 'exact', 'sampled'"),
+    "unknown feedback": (
+        ["run", "mtbench", "--dynamics", "NashMD", "--feedback", "guess"],
+        "'guess' is not one of 'exact', 'sampled'",
+    ),
     "uncountable method": (["compare", "mtbench", "--dynamics", "ProximalPoint"], "cannot be compared at equal oracle calls"),
     "no method": (["compare", "mtbench", "--dynamics", ","], "must name at least one method"),
     "grid of words": (["compare", "mtbench", "--dynamics", "NashMD", "--step-sizes", "small"], "--step-sizes"),
