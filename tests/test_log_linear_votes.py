@@ -18,7 +18,7 @@ from sampled import LIMIT, Floats, example, game_of
 from test_log_linear import GRADIENT, MIRROR, Oracle, contexts_game, sparse_of
 from test_pairs_compiled import Failing, compiled, fails_alone
 from test_sampled_runs import same
-from voting import RULES, Voting, mean_of
+from voting import RULES, Voting, averages, ended, mean_of
 
 import nlhfsim as nl
 from nlhfsim import dynamics, loop
@@ -167,11 +167,6 @@ def test_identity_features_are_the_tabular_method(key: str, average: str | None)
     moved = table.parameters - game.log_reference
     np.testing.assert_allclose(run.parameters, moved - moved.mean(axis=1, keepdims=True), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(run.queries, table.queries)
-
-
-def averages(method: dynamics.Dynamics) -> list[str | None]:
-    """The averages that a method can have."""
-    return [None, "parameters"] if method.method.pairs else [None, "parameters", "policies"]
 
 
 @pytest.mark.parametrize("key", ALL)
@@ -325,11 +320,14 @@ def test_divergence_ends_a_run(average: str | None, compiled: bool) -> None:
         method = dynamics.IPOMD([step, 1e-9 / np.max(scale) ** 2], mixing=1.0)  # keeps drawing pairs however far θ is
         run = go(GAME.with_beta(1e3), method, 300, scale * PHI, average=average, compiled=compiled)
         assert run.status == ("diverged", "completed") and run.log_policies is not None and run.final is not None
-        (note,) = [note for note in run.notes if "stopped being finite" in note]
-        gone = int(note.split("run 0: the logits stopped being finite at step ")[1].split(";")[0])
+        gone = ended(run)
+        seldom = go(GAME.with_beta(1e3), method, 300, scale * PHI, average=average, compiled=compiled, record_every=[])
+        assert gone <= ended(seldom) <= gone + 9  # when the context is drawn from again
         assert gone < 200 and np.isfinite(run.log_policies[0, :gone]).all() and np.isnan(run.log_policies[0, gone:]).all()
         assert np.isnan(run.exploitability[0, gone:]).all() and np.isnan(run.final[0]).all()
         assert np.isfinite(run.log_policies[1]).all() and np.isfinite(run.final[1]).all()
+    often, seldom = (go(GAME, dynamics.SelfPlayPG(1e308), 99, 1e9 * PHI, compiled=compiled, record_every=k) for k in (1, []))
+    assert ended(often) == ended(seldom) < 99
     assert go(GAME, ALL["NashMD"].with_step(1e200), 50, average=average, compiled=compiled).status == ("diverged",)
 
 
