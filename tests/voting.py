@@ -138,3 +138,14 @@ def mean_of(
         mean = mean + np.prod([chance for chance, _ in batch]) * answer(generator)
         assert not generator.numbers and not generator.more
     return np.asarray(mean)
+
+
+def averages(method: dynamics.Dynamics) -> list[str | None]:
+    """The averages that a method can have."""
+    return [None, "parameters"] if method.method.pairs else [None, "parameters", "policies"]
+
+
+def ended(run: nl.Trajectory) -> int:
+    """The step at which the first run, and no other, is noted to have diverged."""
+    (note,) = [note for note in run.notes if "stopped being finite" in note]
+    return int(note.split("run 0: the logits stopped being finite at step ")[1].split(";")[0])

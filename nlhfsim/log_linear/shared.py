@@ -136,8 +136,9 @@ class SharedClass:
 
     def distance(self, logits: Array, theta: Array) -> float:
         """Return how far log-probabilities are from those of θ, one policy; NaN if they are not finite."""
-        missed = logits - self.context.log_reference - self.features.scores(theta)
-        return float(np.abs(missed - missed.mean(axis=-1, keepdims=True)).max())
+        with np.errstate(all="ignore"):
+            missed = logits - self.context.log_reference - self.features.scores(theta)
+            return float(np.abs(missed - missed.mean(axis=-1, keepdims=True)).max())
 
 
 def class_of(game: PreferenceGame, parametrization: LogLinear) -> SharedClass:

@@ -142,9 +142,11 @@ def run_shared_pairs(
     for t in range(len(step_sizes)):
         for k in range(d):
             gradient[k] = 0.0
+        finite = 0.0
         for _ in range(batch):
             x = draw_context(seen)
             sums_to(sums, seen, log_reference, x, theta, pairs.mixing)
+            finite += sums[n - 1] * 0.0
             i, j = draw(sums, uniform(seen.generator)), draw(sums, uniform(seen.generator))
             slope = cast(pair_advantage_in(seen.payoff, x, i, j), seen.generator, seen.votes)
             i, j = x * n + i, x * n + j
@@ -156,22 +158,23 @@ def run_shared_pairs(
                 add_row(seen, i, half * slope, gradient)
                 add_row(seen, j, -half * slope, gradient)
         taken += 1
-        finite = 0.0
         for k in range(d):
             theta[k] += step_sizes[t] * gradient[k]
             finite += theta[k] * 0.0
-        if finite != 0.0:
-            # Neither drawn from again nor recorded as if it were a policy.
-            state.logits.fill(np.nan)
-            state.shown.fill(np.nan)
-            return state.logits, theta, state.centre, state.history, state.shown, taken, t + 1
         follow(state, pairs, taken)
         if filled < len(marks) and marks[filled] == t + 1:
             show(state, seen, log_reference, pairs, taken)
             for x in range(len(log_reference)):
                 for y in range(n):
                     records[filled, x, y] = state.shown[x, y]
+                    finite += state.logits[x, y] * 0.0
             filled += 1
+        # φθ may overflow where θ does not: that is seen where it is recorded or drawn from.
+        if finite != 0.0:
+            # Neither drawn from again nor recorded as if it were a policy.
+            state.logits.fill(np.nan)
+            state.shown.fill(np.nan)
+            return state.logits, theta, state.centre, state.history, state.shown, taken, t + 1
     show(state, seen, log_reference, pairs, taken)
     return state.logits, theta, state.centre, state.history, state.shown, taken, len(step_sizes)
 
