@@ -142,7 +142,8 @@ def compare(
         tunings.append(tuning)
         trajectories.append(trajectory)
         rows.append(_row(settings, best, trajectory, tuning))
-    warn_flat(trajectories[0])
+    if settings.feedback is None:
+        warn_flat(trajectories[0])
     return Comparison(tuple(rows), tuple(trajectories), tuple(tunings), target)
 
 

@@ -18,10 +18,11 @@ from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.feedback import CANDIDATES, described, ensure_sampled, generator_from, generator_of, sampled_context, words_of
 from nlhfsim.games.payoffs import Context
+from nlhfsim.games.votes import SampledPayoff, estimate_to
 from nlhfsim.log_linear.attainable import attainable_of
 from nlhfsim.log_linear.shared import SharedClass, SharedPayoff
 from nlhfsim.log_linear.votes import HELPERS, estimate_all_to, start_shared_pairs
-from nlhfsim.loop import ContextRuns, loop_of, loop_of_pairs, term_of
+from nlhfsim.loop import ContextRuns, kept_error, loop_of, loop_of_pairs, mean_of, term_of
 from nlhfsim.pairs import start_pairs
 from nlhfsim.plan import Plan, starts_of
 from nlhfsim.simplex import log_softmax
@@ -30,6 +31,8 @@ from nlhfsim.trajectory import METRICS, Trajectory, joined
 _LOGGER = logging.getLogger(__name__)
 _PER_DECADE = 20
 _KEPT_BYTES = 2**27
+_NOTED = 8
+"""Up to so many runs that diverged are noted one by one."""
 
 
 def execute(plan: Plan, start: npt.ArrayLike | str | Trajectory | None) -> Trajectory:
@@ -69,10 +72,36 @@ def with_attainable(plan: Plan, trajectory: Trajectory, start: Any) -> Trajector
     if plan.shared is None:
         return trajectory
     target, without = _log_equilibria(plan), plan.without or "the equilibrium was not found"
-    found = attainable_of(plan.shared, target, without, trajectory.state["logits"], trajectory.seed)
+    found = attainable_of(plan.shared, target, without, _last_shown(plan, trajectory), trajectory.seed)
     former = start.attainable if isinstance(start, Trajectory) else None
     kept = [note for note in trajectory.notes if former is None or note not in former.notes]
     return replace(trajectory, attainable=found, notes=(*kept, *found.notes))
+
+
+def _last_shown(plan: Plan, trajectory: Trajectory) -> Array:
+    """Return the logits of what was recorded last, shape ``(runs, contexts, n)``: those of the last θ, or of the average."""
+    state = trajectory.state
+    if "sums" in state:
+        return mean_of(plan.average, state["sums"], int(trajectory.steps[-1]) + 1)
+    return state.get("shown", state["logits"])
+
+
+class _FirstLook(NamedTuple):
+    """A payoff that answers with votes by compiled code, before the loop; its generator goes on."""
+
+    sampled: SampledPayoff
+
+    def product(self, policy: Array) -> Array:
+        """Return the estimate of Aπ."""
+        from nlhfsim import kernels
+
+        generator, out = self.sampled.generator, np.empty(policy.shape)
+        words = words_of(generator)
+        payoff = self.sampled._replace(payoff=kernels.callable_payoff(self.sampled.payoff), generator=words)
+        kernels.compile_whole(estimate_to)(out, payoff, policy)
+        kept_error(payoff)
+        generator.bit_generator.state = generator_from(words).bit_generator.state
+        return out
 
 
 class _Begun(NamedTuple):
@@ -108,6 +137,8 @@ def _seen(plan: Plan, part: int, generator: np.random.Generator | None) -> Conte
 
 def _initial(plan: Plan, seen: Context, log_policy: Array) -> Any:
     """Return the state that runs begin with, at a log-policy ``([contexts or runs,] n)``."""
+    if plan.dynamics.method.initial_calls and plan.compiled and isinstance(seen.payoff, SampledPayoff):
+        seen = seen._replace(payoff=_FirstLook(seen.payoff))
     pairs, average = plan.pairs, plan.average is not None
     if pairs is None:
         return plan.dynamics.method.init(seen, plan.dynamics.params, log_policy)
@@ -305,6 +336,8 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     lost = [(run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None]
     diverged = sorted(lost if plan.shared is None else set(lost))
     notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
+    if len(notes) > _NOTED:
+        notes[_NOTED - 1 :] = [f"{len(notes) - _NOTED + 1} more runs: the same, at step {min(at for _, at in diverged)} or later"]
     notes += equilibrium_notes(plan.equilibrium, plan.without)
     notes += [note for note in dict.fromkeys(r.unmeasured for r in recorders) if note]
     parameters = None
@@ -335,6 +368,7 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     with np.errstate(all="ignore"):
         final = np.exp(log_softmax(shown)) if plan.keep_policies else None
     gone = {run for run, _ in diverged}
+    notes += _frozen_note(plan, by_context["min_probability"][:, -1].min(axis=-1))
     return Trajectory(
         steps=steps,
         oracle_calls=np.asarray(steps * calls),
@@ -357,6 +391,15 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         average=plan.average,
         parametrization=_described(plan),
     )
+
+
+def _frozen_note(plan: Plan, smallest: Array) -> list[str]:
+    """Return a note if votes drove runs to policies that give some action no probability at all."""
+    frozen = np.flatnonzero(smallest == 0)
+    if plan.feedback is None or not len(frozen):
+        return []
+    who = f"run {frozen[0]}" if len(frozen) == 1 else f"{len(frozen)} runs"
+    return [f"{who}: some probabilities are 0 to rounding at the end, so that no votes bring them back: the steps are too large"]
 
 
 def _queries(plan: Plan, steps: npt.NDArray[np.int64]) -> Array:

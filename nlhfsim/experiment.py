@@ -12,7 +12,7 @@ from nlhfsim.compare import Comparison, compare
 from nlhfsim.dynamics._spec import Dynamics, as_dynamics
 from nlhfsim.dynamics.schedules import StepSize, inverse_time
 from nlhfsim.equilibrium import solve
-from nlhfsim.errors import Array, InputError, ensure_integer, ensure_positive
+from nlhfsim.errors import Array, InputError, ensure_array, ensure_integer, ensure_positive
 from nlhfsim.feedback import Sampled, ensure_feedback
 from nlhfsim.games.game import PreferenceGame, ensure_game
 from nlhfsim.stability import self_play_spectrum
@@ -93,7 +93,7 @@ def experiment(
     games: Mapping[str, PreferenceGame] | None = None,
     methods: Iterable[Any] = METHODS,
     *,
-    beta: float = 0.005,
+    beta: float | None = None,
     queries: int = 500_000,
     feedback: Any = None,
     step_sizes: Iterable[float] = STEP_SIZES,
@@ -113,8 +113,8 @@ def experiment(
         Games with β > 0. Default: `default_games`, real intransitive choices, a cyclic tournament, a low-rank and a random game.
     methods : iterable of Dynamics, factory or str
         Their step size is tuned, other parameters stay.
-    beta : float
-        β of the default games.
+    beta : float, optional
+        β of the default games; games of your own have theirs. Default: 0.005.
     queries : int
         Votes of each method in each run.
     feedback : Sampled, optional
@@ -142,15 +142,15 @@ def experiment(
     if votes is None:
         raise InputError("feedback = 'exact' makes no queries; give nl.Sampled(...), or use nl.compare")
     budget = ensure_integer("queries", queries, 1)
-    chosen = {str(name): ensure_game(game) for name, game in (default_games(beta, seed) if games is None else games).items()}
-    if not chosen:
-        raise InputError("games is empty, must hold at least one game by its name")
-    steps = [ensure_positive("step_sizes", step) for step in step_sizes]
+    chosen = _ensure_games(games, beta, ensure_integer("seed", seed))
+    steps = [ensure_positive("step_sizes", step) for step in np.atleast_1d(ensure_array("step_sizes", list_of(step_sizes)))]
     if not steps:
         raise InputError("step_sizes is empty, must hold at least one step")
     names = [methods] if isinstance(methods, (str, Dynamics)) else list(methods)
     comparisons, critical = {}, {}
     for name, game in chosen.items():
+        if game.beta == 0:
+            raise InputError(f"games[{name!r}] has beta = 0, must have beta > 0: KL is measured to its regularized equilibrium")
         equilibrium = solve(game)
         critical[name] = self_play_spectrum(game, equilibrium).critical_step
         contestants = [as_dynamics(method) for method in names]
@@ -167,6 +167,24 @@ def experiment(
             equilibrium=equilibrium,
         )
     return Experiment(chosen, comparisons, critical, budget, votes)
+
+
+def list_of(values: Any) -> Any:
+    """Return what can be iterated over as a list, all else as it is."""
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
+
+
+def _ensure_games(games: Any, beta: float | None, seed: int) -> dict[str, PreferenceGame]:
+    """Return the games by name."""
+    if games is None:
+        return default_games(0.005 if beta is None else beta, seed)
+    if beta is not None:
+        raise InputError(f"beta = {beta!r} is that of the default games; games of your own have theirs, as game.with_beta(...)")
+    if isinstance(games, PreferenceGame):
+        return {"game": games}
+    if not isinstance(games, Mapping) or not games:
+        raise InputError("games must be a game, or a mapping of names to games that holds at least one")
+    return {str(name): ensure_game(game) for name, game in games.items()}
 
 
 def default_games(beta: float = 0.005, seed: int = 0) -> dict[str, PreferenceGame]:
@@ -186,8 +204,10 @@ def default_games(beta: float = 0.005, seed: int = 0) -> dict[str, PreferenceGam
 def _grid(dynamics: Dynamics, steps: list[float], calls: int) -> list[StepSize]:
     """Return constant steps and decaying ones with the same first steps, for a budget of oracle calls."""
     counted = dynamics.method.oracle_calls
-    if counted is None or dynamics.method.scheduled is None:
-        raise InputError(f"{dynamics.name} has no step size to tune, or counts no oracle calls; leave it out")
+    if dynamics.method.scheduled is None:
+        raise InputError(f"{dynamics.name} has no step size to tune; leave it out, or compare it with nl.compare")
+    if counted is None:
+        raise InputError(f"{dynamics.name} counts no oracle calls, so that none can be equal; leave it out")
     inner = 1 if dynamics.method.inner_steps is None else dynamics.method.inner_steps(dynamics.params)
     t0 = max(1.0, calls / counted(dynamics.params) * inner * DECAY_AFTER)
     return [*steps, *(inverse_time(step * t0, t0) for step in steps)]

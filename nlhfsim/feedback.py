@@ -28,6 +28,9 @@ class Sampled:
     half point): they get an unbiased estimate of it, for which the opponents are drawn from π' and the actions whose gain is
     estimated from `candidates`, with importance weights.
 
+    Nothing is proven about constant steps with votes: they end in a neighbourhood of π*, and default steps are those for exact
+    feedback. Steps that decay, such as ``nl.schedules.inverse_time``, converge.
+
     Parameters
     ----------
     batch_size : int

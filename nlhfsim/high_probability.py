@@ -100,6 +100,12 @@ def high_probability(
     seed : int
         Seed of the bootstrap.
 
+    Returns
+    -------
+    HighProbability
+        Quantiles, slopes and their intervals. ``falls_like_inverse_time()`` asks whether all slopes are within 0.1 of -1,
+        ``grows_at_most_linearly()`` whether the tail is no heavier than exponential in log(1/δ).
+
     Raises
     ------
     InputError
@@ -115,6 +121,8 @@ def high_probability(
     >>> found.falls_like_inverse_time(0.2)
     True
     """
+    if not callable(getattr(trajectory, "metric", None)):
+        raise InputError(f"trajectory = {trajectory!r} must be the result of nl.simulate, many runs of it")
     ensure_choice("metric", metric, METRICS)
     times = np.asarray(getattr(trajectory, ensure_choice("clock", clock, CLOCKS)), dtype=np.float64)
     chosen = _ensure_deltas(deltas, trajectory.runs)
@@ -124,7 +132,8 @@ def high_probability(
         raise InputError(f"after = {begin:g} leaves {used.sum()} records, must leave at least 3 of {len(times)}")
     values = trajectory.metric(metric)[:, used]
     if not (np.isfinite(values) & (values > 0)).all():
-        raise InputError(f"{metric} is not a positive number in every run and record: {'; '.join(trajectory.notes) or 'it is 0'}")
+        why = "; ".join(trajectory.notes[:2]) or "it is 0"
+        raise InputError(f"{metric} is not a positive number in every run and record: {why}")
     levels = 1 - np.array(chosen)
     quantiles = np.quantile(values, levels, axis=0)
     rng = np.random.default_rng(ensure_integer("seed", seed))

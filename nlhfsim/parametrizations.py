@@ -10,6 +10,8 @@ import numpy as np
 from nlhfsim.errors import InputError, ensure_array, position
 from nlhfsim.games.payoffs import frozen_array
 
+_SMALLEST, _LARGEST = 1e-150, 1e152
+
 
 @dataclass(frozen=True)
 class Tabular:
@@ -71,8 +73,18 @@ def is_sparse(features: Any) -> bool:
 def _dense(features: Any) -> Any:
     array = ensure_array("features", features)
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise InputError(f"features has shape {array.shape}, must be (n, d) or (contexts, n, d)")
+        raise InputError(f"features has shape {array.shape}, must be (n, d) or (contexts, n, d), none of them 0")
+    _ensure_scale(array)
     return frozen_array(array)
+
+
+def _ensure_scale(values: Any) -> None:
+    """Refuse features whose squares overflow or vanish."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest != 0 and not _SMALLEST <= largest <= _LARGEST:
+        raise InputError(
+            f"features have a largest entry of {largest:g}, must lie between {_SMALLEST:g} and {_LARGEST:g}: scale them"
+        )
 
 
 def _sparse(features: Any) -> Any:
@@ -87,6 +99,7 @@ def _sparse(features: Any) -> Any:
         row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
         where = (row, int(matrix.indices[bad[0]]))
         raise InputError(f"features{position(where)} = {matrix.data[bad[0]]} must be finite")
+    _ensure_scale(matrix.data)
     for part in (matrix.data, matrix.indices, matrix.indptr):
         part.setflags(write=False)
     return matrix

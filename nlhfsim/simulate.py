@@ -58,7 +58,8 @@ def simulate(
         Number of runs; a `start` of shape ``(runs, ...)`` says it too, or a step size of shape ``(runs,)``. From eight
         on the runs of most methods advance together, which is faster than one after the other.
     seed : int
-        Seed of everything random. Each run, and each context in it, has a stream of its own.
+        Seed of everything random. Each run, and each context in it, has a stream of its own. A trajectory that is continued keeps
+        its own.
     start : array_like, str or Trajectory, optional
         ``"reference"`` (default), ``"uniform"``, ``"random"`` (uniform on the simplex, another one each run and context), a
         policy with full support of shape `game.policy_shape`, one policy a run of shape ``(runs, *game.policy_shape)``, or a
@@ -77,7 +78,7 @@ def simulate(
         ``π_θ(y|x) ∝ ρ(y|x) exp(φ(x, y)ᵀθ)`` with one θ for all contexts. Then mirror methods read the payoffs projected on the
         features (compatible function approximation), gradient methods follow the gradient in θ, and the trajectory says in
         `attainable` what the features allow. Nothing is proven about convergence there; the default step of a gradient method is
-        its tabular one divided by the largest eigenvalue of the features' covariance. Steps are not compiled.
+        its tabular one divided by the largest eigenvalue of the features' covariance. Only pairs with votes are compiled.
     equilibrium : Equilibrium or False, optional
         The solved equilibrium, so that it is not solved again; False: do without, KL is then NaN. Default: solved here, where the
         game allows it.
@@ -138,7 +139,7 @@ def simulate(
         shared=shared,
     )
     trajectory = with_attainable(plan, execute(plan, start), start)
-    if not isinstance(start, Trajectory):
+    if not isinstance(start, Trajectory) and votes is None:
         warn_flat(trajectory)
     return trajectory
 

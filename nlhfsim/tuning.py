@@ -124,7 +124,8 @@ def tune(
     settings = settings_of(game, oracle_calls, queries, feedback, runs, seed, start, target, shared)
     contestant = contestant_of(method)
     tuning = tune_on(settings, contestant, contestant.default_grid() if grid is None else grid, settings.metric(metric))
-    warn_flat(tuning.trajectory)
+    if settings.feedback is None:
+        warn_flat(tuning.trajectory)
     return tuning
 
 

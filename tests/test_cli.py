@@ -423,6 +423,25 @@ def test_compare_at_equal_votes(capsys: Any) -> None:
     assert code == 0 and "400 votes on rock-paper-scissors" in out and "95 %" in out
 
 
+def test_all_methods_with_votes_are_those_that_have_a_sampled_form(capsys: Any) -> None:
+    """``--dynamics all`` leaves out what cannot learn from votes."""
+    words = [
+        "compare",
+        "rock-paper-scissors",
+        "--dynamics",
+        "all",
+        "--queries",
+        "60",
+        "--step-sizes",
+        "0.1",
+        "--start",
+        "0.8,0.1,0.1",
+    ]
+    names = {row["dynamics"] for row in call_json(capsys, *words)["comparison"]}
+    assert {"SelfPlayPG", "NashMD", "RegretMatching"} <= names
+    assert not {"FictitiousPlay", "ProximalPoint"} & names
+
+
 def test_the_experiment_writes_its_table_and_figure(capsys: Any, tmp_path: Path) -> None:
     """One command: a row a game and method, a figure, the critical steps."""
     words = ["experiment", "--dynamics", "SelfPlayPG,NashProx", "--queries", "2000", "--step-sizes", "0.1,1", "--runs", "2"]
@@ -465,6 +484,7 @@ def test_votes_asked_for_wrongly(capsys: Any, words: list[str], message: str) ->
         (["--step-sizes", "0"], "step_sizes = 0 must be positive"),
         (["--step-sizes", "fast"], "must be 'default' or numbers"),
         (["--runs", "0"], "runs = 0 must be at least 1"),
+        (["--seed", "-1"], "seed = -1 must be at least 0"),
     ],
 )
 def test_the_experiment_asked_for_wrongly(capsys: Any, words: list[str], message: str) -> None:

@@ -77,9 +77,14 @@ def test_the_default_games_and_methods() -> None:
     ("given", "message"),
     [
         ({"feedback": "exact"}, "makes no queries"),
-        ({"games": {}}, "games is empty"),
-        ({"games": {"x": nl.games.rock_paper_scissors(beta=0.0)}}, "needs beta > 0"),
+        ({"games": {}}, "holds at least one"),
+        ({"games": {"x": nl.games.rock_paper_scissors(beta=0.0)}}, r"games\['x'\] has beta = 0"),
         ({"games": {"x": 3}}, "PreferenceGame"),
+        ({"games": [nl.games.rock_paper_scissors()]}, "a mapping of names to games"),
+        ({"beta": 0.3}, "games of your own have theirs"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+        ({"step_sizes": "fast"}, "step_sizes must be an array of numbers"),
+        ({"methods": ["FictitiousPlay"]}, "has no step size to tune"),
         ({"step_sizes": []}, "step_sizes is empty"),
         ({"step_sizes": [0.1, -1]}, "step_sizes = -1 must be positive"),
         ({"methods": ["ProximalPoint"]}, "counts no oracle calls"),
@@ -92,3 +97,11 @@ def test_bad_input(given: dict[str, Any], message: str) -> None:
     """What cannot be compared is refused with a sentence."""
     with pytest.raises(InputError, match=message):
         nl.experiment(**({"games": {"x": nl.games.rock_paper_scissors(beta=0.1)}, "methods": ["NashMD"]} | given))
+
+
+def test_one_game_may_be_given_as_it_is() -> None:
+    """A game without a name is called game."""
+    found = nl.experiment(
+        nl.games.rock_paper_scissors(beta=0.1), "NashMD", queries=200, step_sizes=0.3, runs=1, start=[0.5, 0.3, 0.2]
+    )
+    assert list(found.games) == ["game"] and len(found.rows) == 1

@@ -828,3 +828,10 @@ def test_features_are_kept_as_a_frozen_copy(phi: Floats) -> None:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1.0
     assert repr(kinds[0]) == "LogLinear(features of shape (3, 4, 3))" and "sparse" in repr(kinds[1])
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_features_of_absurd_scale_are_refused(scale: float) -> None:
+    """Their squares would overflow or vanish, and θ with them."""
+    with pytest.raises(InputError, match="scale them"):
+        nl.LogLinear(np.eye(3) * scale)

@@ -266,3 +266,23 @@ def test_averages_learn_what_a_vote_does_not() -> None:
         for average in (None, "parameters")
     )
     assert mean.kl[0, -1] < 1e-4 < 1e-3 < np.median(last.kl[0, -20:])
+
+
+def test_policies_that_votes_cannot_bring_back_are_noted() -> None:
+    """Enormous steps end in a deterministic policy, and a note says so; many diverged runs take few notes."""
+    game = nl.games.rock_paper_scissors(beta=0.1)
+    frozen = nl.simulate(game, nl.dynamics.SelfPlayPG(1e6), 100, feedback=nl.Sampled(2), start=[0.8, 0.1, 0.1])
+    assert frozen.min_probability[0, -1] == 0 and any("some probabilities are 0" in note for note in frozen.notes)
+    lost = nl.simulate(game, nl.dynamics.NaturalPG(1e300), 20, feedback=nl.Sampled(2), start=[0.8, 0.1, 0.1], runs=50)
+    assert lost.status.count("diverged") == 50 and len(lost.notes) < 12 and any("43 more runs" in note for note in lost.notes)
+
+
+def test_a_first_look_is_compiled_with_the_same_votes() -> None:
+    """The look before the first step of optimistic mirror descent takes the same votes compiled as plain."""
+    game = nl.games.rock_paper_scissors(beta=0.1)
+    ends = [
+        nl.simulate(game, "OptimisticMirrorDescent", 3, feedback=nl.Sampled(500), start=[0.5, 0.3, 0.2], compiled=compiled)
+        for compiled in (True, False)
+    ]
+    assert (ends[0].state["generator"] == ends[1].state["generator"]).all()
+    np.testing.assert_allclose(ends[0].parameters, ends[1].parameters, rtol=0, atol=1e-13)

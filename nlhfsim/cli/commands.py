@@ -207,10 +207,11 @@ def compare(**options: Any) -> None:
     A method whose step size is given with --param runs at that step, unless --step-sizes is given.
     """
     folder = inputs.ensure_folder(options["out"])
-    methods = inputs.methods_with_parameters(inputs.method_names(options["dynamics"]), options["params"])
+    feedback = _feedback(options, options["queries"])
+    chosen = inputs.method_names(options["dynamics"], sampled=feedback != "exact")
+    methods = inputs.methods_with_parameters(chosen, options["params"])
     game = _read_game(options)
     names = ("oracle_calls", "queries", "metric", "runs", "seed")
-    feedback = _feedback(options, options["queries"])
     with output.Progress(options["as_json"]).stage("comparing"):
         comparison = nlhfsim.compare(
             game,

@@ -159,18 +159,25 @@ def build_method(name: str, given: dict[str, Any]) -> Dynamics:
     return dynamics.build(name, **given)
 
 
-def method_names(text: str) -> list[str]:
-    """Return method names from a list separated by commas; ``all``: every method whose oracle calls are counted."""
+def method_names(text: str, *, sampled: bool = False) -> list[str]:
+    """Return method names from a list separated by commas; ``all``: each that counts oracle calls."""
     from nlhfsim import dynamics
 
     if text == "all":
-        return [name for name in dynamics.names() if dynamics.get(name).method.oracle_calls is not None]
+        counted = [name for name in dynamics.names() if dynamics.get(name).method.oracle_calls is not None]
+        return [name for name in counted if not sampled or not _unsampled(dynamics.get(name))]
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError("--dynamics is empty, must name at least one method")
     for name in names:
         dynamics.get(name)
     return names
+
+
+def _unsampled(factory: Any) -> str:
+    """Return why a method has no sampled form with its default parameters."""
+    instance = factory()
+    return str(instance.method.unsampled(instance.params))
 
 
 def methods_with_parameters(names: list[str], pairs: tuple[str, ...]) -> list[Dynamics | str]:

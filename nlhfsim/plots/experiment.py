@@ -20,6 +20,7 @@ _BANDS = ("SelfPlayPG", "ProximalPG", "NashProx")
 def experiment(found: Experiment) -> Any:
     """Draw an `Experiment`, a column a game, and return the figure; see `nlhfsim.experiment.Experiment.plot`."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     names = list(found.comparisons)
     with style():
@@ -34,7 +35,7 @@ def experiment(found: Experiment) -> Any:
                     _band(ax, trajectory, metric, look)
                 ax.set_xscale("log")
                 ax.set_yscale("log")
-                ax.set_xlabel("Votes")
+                ax.set_xlabel("Preference queries")
                 finish(ax, grid=True)
                 if column == 0:
                     ax.set_ylabel(words)
@@ -43,7 +44,16 @@ def experiment(found: Experiment) -> Any:
             if column == 0:
                 axes[2, 0].set_ylabel(r"$\mathrm{KL}(\pi^*\,\Vert\,\pi)$ at the end")
         handles, _ = axes[2, 0].get_legend_handles_labels()
-        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        if any(t.dynamics in _BANDS for t in trajectories):
+            handles.append(Patch(color="0.8", label="up to the 95 % quantile of runs"))
+        runs = {t.runs for comparison in found.comparisons.values() for t in comparison.trajectories}
+        betas = sorted({game.beta for game in found.games.values()})
+        figure.suptitle(
+            f"Medians of {max(runs)} runs at the best step, $\\beta$ = {', '.join(f'{b:g}' for b in betas)}, "
+            f"{found.feedback.batch_size} votes an oracle call",
+            fontsize=9,
+        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 

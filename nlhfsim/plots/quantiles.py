@@ -49,7 +49,7 @@ def high_probability(found: HighProbability, ax: Any = None) -> Any:
             axes.errorbar(found.times[-1:], values[-1:], yerr=bar, color=colour, linewidth=0.9, capsize=2)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel({"steps": "Steps", "oracle_calls": "Oracle calls", "queries": "Votes"}[found.clock])
+        axes.set_xlabel({"steps": "Steps", "oracle_calls": "Oracle calls", "queries": "Preference queries"}[found.clock])
         axes.set_ylabel(f"(1 − δ)-quantile of {_NAMES.get(found.metric, found.metric)}, {found.runs} runs")
         finish(axes, grid=True)
         legend(axes, axes.get_legend_handles_labels()[0], "above")
