@@ -10,7 +10,7 @@ import numpy as np
 from nlhfsim.errors import InputError, ensure_array, position
 from nlhfsim.games.payoffs import frozen_array
 
-_SMALLEST, _LARGEST = 1e-150, 1e152
+_SMALLEST, _LARGEST = 1e-150, 1e154
 
 
 @dataclass(frozen=True)
