@@ -59,6 +59,17 @@ class HighProbability:
     clock: str
     runs: int
 
+    def __str__(self) -> str:
+        """Return a table: a row a δ."""
+        words = [f"{self.metric} over {self.runs} runs, {self.clock} {self.times[0]:g} to {self.times[-1]:g}"]
+        words.append("   δ   quantile at the end (95 %)            slope (95 %)")
+        for delta, row, last, slope, span in zip(self.deltas, self.quantiles, self.intervals, self.slopes, self.slope_intervals):
+            ends = f"{row[-1]:.3g} ({last[0]:.3g} to {last[1]:.3g})"
+            words.append(f"{delta:5g}  {ends:36s} {slope:.2f} ({span[0]:.2f} to {span[1]:.2f})")
+        low, high = self.tail_growth_interval
+        words.append(f"tail growth in log(1/δ): {self.tail_growth:.2f} ({low:.2f} to {high:.2f}), 1 if exponential")
+        return "\n".join(words)
+
     def plot(self, ax: Any = None) -> Any:
         """Draw the quantiles against time, and return the matplotlib axes; see `nlhfsim.plots.high_probability`."""
         from nlhfsim import plots

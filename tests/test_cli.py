@@ -395,6 +395,23 @@ def test_run_with_votes_counts_them(capsys: Any, tmp_path: Path) -> None:
     assert (nlhfsim.load(tmp_path / "trajectory.npz").parameters == alone.parameters).all()
 
 
+def test_a_saved_run_goes_on(capsys: Any, tmp_path: Path) -> None:
+    """--start trajectory.npz continues the votes as if the run had never stopped; another method or a comparison refuses it."""
+    words = ["run", "rock-paper-scissors", "--dynamics", "NashProx", "--param", "step_size=0.2", "--batch-size", "4"]
+    begin = ["--start", "0.8,0.1,0.1", "--seed", "3"]
+    call_json(capsys, *words, *begin, "--steps", "200", "--out", str(tmp_path / "a"))
+    saved = ["--start", str(tmp_path / "a" / "trajectory.npz")]
+    rest = call_json(capsys, *words, *saved, "--steps", "100", "--out", str(tmp_path / "b"))
+    whole = call_json(capsys, *words, *begin, "--steps", "300")
+    assert rest["runs"][0] == whole["runs"][0]
+    code, _, err = call(capsys, *words[:3], "SelfPlayPG", "--param", "step_size=0.2", "--batch-size", "4", *saved)
+    assert code == 2 and "a run continues only with the method it began with" in err
+    code, _, err = call(capsys, "compare", "rock-paper-scissors", "--dynamics", "NashMD", "--queries", "40", *saved)
+    assert code == 2 and err.count("\n") == 1
+    code, _, err = call(capsys, *words, "--start", str(tmp_path / "none.npz"))
+    assert code == 2 and "cannot be read" in err
+
+
 def test_probabilities_and_averages_on_the_command_line(capsys: Any) -> None:
     """--probabilities sees no votes, --average measures the average; both change what comes out."""
     words = ["run", "rock-paper-scissors", "--dynamics", "SelfPlayPG", "--start", "0.8,0.1,0.1", "--feedback", "sampled"]

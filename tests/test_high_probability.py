@@ -109,6 +109,8 @@ def test_known_laws() -> None:
     """Exact powers are fitted exactly; tail growth is 1 for an exponential law, as computed for χ²₁ and for Pareto tails."""
     levels = (np.arange(4000) + 0.5) / 4000
     found = nl.high_probability(synthetic(stats.expon.ppf(levels), -0.7))
+    lines = str(found).splitlines()
+    assert len(lines) == 7 and "-0.70 (-0.70 to -0.70)" in lines[2] and lines[5].startswith(" 0.01")
     assert found.slopes == pytest.approx([-0.7] * 4, abs=1e-12) and found.tail_growth == pytest.approx(1, abs=0.02)
     assert not found.falls_like_inverse_time() and found.falls_like_inverse_time(0.31)
     for law in (stats.chi2(1), stats.pareto(0.75)):

@@ -62,7 +62,13 @@ def _run_options(command: Command) -> Command:
     """Add the options that say how a method is run."""
     for decorate in reversed(
         (
-            click.option("--start", default="reference", show_default=True, metavar="reference|uniform|random|P1,P2,…|FILE"),
+            click.option(
+                "--start",
+                default="reference",
+                show_default=True,
+                metavar="reference|uniform|random|P1,P2,…|FILE",
+                help="Where runs start. trajectory.npz of a run: go on from there, as if it had never stopped.",
+            ),
             click.option("--runs", type=int, default=1, show_default=True, help="Number of runs."),
             click.option("--param", "params", multiple=True, metavar="K=V", help="Parameter of a method; may be repeated."),
             click.option(

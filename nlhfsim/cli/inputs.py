@@ -107,9 +107,13 @@ def _policy_file(option: str, path: Path) -> Array:
 
 
 def read_start(text: str, game: PreferenceGame) -> Any:
-    """Return a start as `simulate` takes it: a word, or a policy from numbers or a file."""
+    """Return a start as `simulate` takes it: a word, a policy from numbers or a file, or a saved run, which goes on."""
     if text in ("reference", "uniform", "random"):
         return text
+    if text.endswith(".npz"):
+        from nlhfsim.trajectory import load
+
+        return load(text)
     return read_policy("--start", text, game)
 
 
