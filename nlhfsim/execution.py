@@ -17,12 +17,12 @@ from nlhfsim.dynamics.schedules import StepTable
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.feedback import CANDIDATES, described, ensure_sampled, generator_from, generator_of, sampled_context, words_of
-from nlhfsim.games.payoffs import Context
+from nlhfsim.games.payoffs import Context, PairwisePayoff
 from nlhfsim.games.votes import SampledPayoff, estimate_to
 from nlhfsim.log_linear.attainable import attainable_of
 from nlhfsim.log_linear.shared import SharedClass, SharedPayoff
 from nlhfsim.log_linear.votes import HELPERS, estimate_all_to, start_shared_pairs
-from nlhfsim.loop import ContextRuns, kept_error, loop_of, loop_of_pairs, mean_of, term_of
+from nlhfsim.loop import ContextRuns, loop_of, loop_of_pairs, mean_of, term_of
 from nlhfsim.pairs import start_pairs
 from nlhfsim.plan import Plan, starts_of
 from nlhfsim.simplex import log_softmax
@@ -97,9 +97,7 @@ class _FirstLook(NamedTuple):
 
         generator, out = self.sampled.generator, np.empty(policy.shape)
         words = words_of(generator)
-        payoff = self.sampled._replace(payoff=kernels.callable_payoff(self.sampled.payoff), generator=words)
-        kernels.compile_whole(estimate_to)(out, payoff, policy)
-        kept_error(payoff)
+        kernels.compile_whole(estimate_to)(out, self.sampled._replace(generator=words), policy)
         generator.bit_generator.state = generator_from(words).bit_generator.state
         return out
 
@@ -137,7 +135,9 @@ def _seen(plan: Plan, part: int, generator: np.random.Generator | None) -> Conte
 
 def _initial(plan: Plan, seen: Context, log_policy: Array) -> Any:
     """Return the state that runs begin with, at a log-policy ``([contexts or runs,] n)``."""
-    if plan.dynamics.method.initial_calls and plan.compiled and isinstance(seen.payoff, SampledPayoff):
+    looks = plan.dynamics.method.initial_calls and plan.compiled and isinstance(seen.payoff, SampledPayoff)
+    # A preference function would be made callable, maybe compiled, for every run, for one batch: that one is left to Python.
+    if looks and not isinstance(seen.payoff.payoff, PairwisePayoff):
         seen = seen._replace(payoff=_FirstLook(seen.payoff))
     pairs, average = plan.pairs, plan.average is not None
     if pairs is None:

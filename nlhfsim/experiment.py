@@ -90,7 +90,7 @@ class Experiment:
 
 
 def experiment(
-    games: Mapping[str, PreferenceGame] | None = None,
+    games: PreferenceGame | Mapping[str, PreferenceGame] | None = None,
     methods: Iterable[Any] = METHODS,
     *,
     beta: float | None = None,
@@ -109,7 +109,7 @@ def experiment(
 
     Parameters
     ----------
-    games : mapping of str to PreferenceGame, optional
+    games : PreferenceGame, or mapping of str to PreferenceGame, optional
         Games with β > 0. Default: `default_games`, real intransitive choices, a cyclic tournament, a low-rank and a random game.
     methods : iterable of Dynamics, factory or str
         Their step size is tuned, other parameters stay.
@@ -143,7 +143,7 @@ def experiment(
         raise InputError("feedback = 'exact' makes no queries; give nl.Sampled(...), or use nl.compare")
     budget = ensure_integer("queries", queries, 1)
     chosen = _ensure_games(games, beta, ensure_integer("seed", seed))
-    steps = [ensure_positive("step_sizes", step) for step in np.atleast_1d(ensure_array("step_sizes", list_of(step_sizes)))]
+    steps = [ensure_positive("step_sizes", step) for step in np.atleast_1d(ensure_array("step_sizes", _list_of(step_sizes)))]
     if not steps:
         raise InputError("step_sizes is empty, must hold at least one step")
     names = [methods] if isinstance(methods, (str, Dynamics)) else list(methods)
@@ -169,7 +169,7 @@ def experiment(
     return Experiment(chosen, comparisons, critical, budget, votes)
 
 
-def list_of(values: Any) -> Any:
+def _list_of(values: Any) -> Any:
     """Return what can be iterated over as a list, all else as it is."""
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 

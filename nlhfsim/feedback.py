@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.errors import InputError, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.games.payoffs import Context
-from nlhfsim.games.votes import POLICY, REFERENCE, UNIFORM, SampledPayoff
+from nlhfsim.games.votes import POLICY, REFERENCE, UNIFORM, SampledPayoff, with_sums
 
 CANDIDATES = {"uniform": UNIFORM, "reference": REFERENCE, "policy": POLICY}
 _STREAMS = {"runs": 1, "tuning": 2}
@@ -110,8 +110,7 @@ def generator_of(seed: int, run: int, context: int, stream: str = "runs") -> np.
 
 def sampled_context(context: Context, feedback: Sampled, generator: np.random.Generator) -> Context:
     """Return a context whose payoff answers with votes."""
-    policy = np.exp(context.log_reference)
-    reference = np.stack([policy, np.cumsum(policy)]) if feedback.candidates == "reference" else np.zeros((2, 0))
+    reference = with_sums(np.exp(context.log_reference)) if feedback.candidates == "reference" else np.zeros((2, 0))
     payoff = SampledPayoff(
         context.payoff, generator, feedback.batch_size, feedback.votes, CANDIDATES[feedback.candidates], reference
     )

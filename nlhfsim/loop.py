@@ -237,7 +237,7 @@ class ContextRuns:
         with np.errstate(all="ignore"):
             more = () if self.sums is None else (self.sums, first)
             *fields, count = self.loop(state, self.seen, sizes, self.params, marks, out, *more)
-        kept_error(self.seen.payoff)
+        _raise_kept(self.seen.payoff)
         after = type(state)(*fields)
         if after.logits.shape != state.logits.shape:
             raise InputError(f"the step returns logits of shape {after.logits.shape}, must be {state.logits.shape}")
@@ -250,7 +250,7 @@ class ContextRuns:
         return int(count)
 
 
-def kept_error(payoff: Any) -> None:
+def _raise_kept(payoff: Any) -> None:
     """Raise what a preference function of the user's raised while compiled code called it."""
     votes = payoff.votes if isinstance(getattr(payoff, "votes", None), SharedVotes) else payoff
     error = getattr(getattr(getattr(votes, "payoff", None), "function", None), "error", None)

@@ -116,7 +116,7 @@ def mean_estimate(game: nl.PreferenceGame, feedback: nl.Sampled, wrong: str | No
             return Voting(game, PHI, feedback, generator, wrong).estimate(policy)
         seen = of.voting(feedback.batch_size, feedback.votes, CANDIDATES[feedback.candidates], generator)
         out = np.full(policy.shape, np.nan)
-        votes.estimate_all_to(out, seen, policy, game.log_reference)
+        votes.estimate_all_to(out, seen, policy)
         return out
 
     q = {"uniform": np.full(policy.shape, 1 / game.n), "reference": game.reference, "policy": policy}[feedback.candidates]

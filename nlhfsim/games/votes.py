@@ -115,6 +115,23 @@ def draw(partial_sums: Array, share: float) -> int:
     return low
 
 
+def with_sums(policies: Array) -> Array:
+    """Return policies ``(..., n)`` in probability space and their partial sums, shape ``(2, ..., n)``."""
+    return np.stack([policies, np.cumsum(policies, axis=-1)])
+
+
+def draw_candidate(candidates: int, reference: Array, policy: Array, sums: Array, share: float) -> tuple[int, float]:
+    """Return an action whose gain is estimated and its importance weight 1/q; `sums` are the partial sums of the policy."""
+    n = len(policy)
+    if candidates == UNIFORM:
+        return min(int(share * n), n - 1), float(n)
+    if candidates == REFERENCE:
+        i = draw(reference[1], share)
+        return i, 1.0 / reference[0, i]
+    i = draw(sums, share)
+    return i, sums[n - 1] / policy[i]
+
+
 def estimate_to(out: Array, payoff: SampledPayoff, policy: Array) -> None:
     """Write the estimate of Aπ from a fresh batch to `out`, both of shape ``(n,)``."""
     n = len(policy)
@@ -126,15 +143,6 @@ def estimate_to(out: Array, payoff: SampledPayoff, policy: Array) -> None:
         sums[k] = total
     random = payoff.generator
     for _ in range(payoff.batch_size):
-        share = uniform(random)
-        if payoff.candidates == UNIFORM:
-            i = min(int(share * n), n - 1)
-            weight = float(n)
-        elif payoff.candidates == REFERENCE:
-            i = draw(payoff.reference[1], share)
-            weight = 1.0 / payoff.reference[0, i]
-        else:
-            i = draw(sums, share)
-            weight = total / policy[i]
+        i, weight = draw_candidate(payoff.candidates, payoff.reference, policy, sums, uniform(random))
         j = draw(sums, uniform(random))
         out[i] += vote(payoff.payoff, random, i, j, payoff.votes) * (weight / payoff.batch_size)

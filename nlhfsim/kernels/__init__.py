@@ -2,7 +2,7 @@
 
 Importing this package tells Numba what `exp`, `log_softmax`, `expect` and `advantage`, and their counterparts in `in_place`, mean
 for one policy, shape ``(n,)``, and for many runs at once, ``(runs, n)``, so that a step written with them compiles as it stands.
-Only `simulate` imports it, so that the rest of `nlhfsim` does not wait for Numba.
+Only a run imports it, so that the rest of `nlhfsim` does not wait for Numba.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ for _helper in (
     sum_tree.total,
     votes.cast,
     votes.draw,
+    votes.draw_candidate,
     votes.estimate_to,
     votes.vote,
 ):

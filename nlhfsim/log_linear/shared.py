@@ -22,7 +22,7 @@ import numpy as np
 from nlhfsim.errors import Array, InputError
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.games.payoffs import Context, DensePayoff, advantage
-from nlhfsim.games.votes import StackedPayoff
+from nlhfsim.games.votes import REFERENCE, StackedPayoff, with_sums
 from nlhfsim.log_linear.features import DenseFeatures, Features, SparseFeatures
 from nlhfsim.log_linear.votes import SharedVotes, estimate_all_to
 from nlhfsim.parametrizations import LogLinear, is_sparse
@@ -53,8 +53,6 @@ class SharedPayoff:
         With sampled feedback: where estimates of A_xπ_x come from.
     estimate : callable
         `estimate_all_to` or its compiled counterpart.
-    log_reference : numpy.ndarray
-        log ρ, shape ``(contexts, n)``.
     """
 
     features: Features
@@ -62,7 +60,6 @@ class SharedPayoff:
     payoffs: tuple[Any, ...]
     matrices: Array | None
     projected: bool
-    log_reference: Array
     votes: SharedVotes | None = None
     estimate: Any = estimate_all_to
 
@@ -70,7 +67,7 @@ class SharedPayoff:
         """Return A_xπ_x of every context: what is known of the game at a policy, the one place where steps read it."""
         if self.votes is not None:
             out = np.empty(policy.shape)
-            self.estimate(out, self.votes, policy, self.log_reference)
+            self.estimate(out, self.votes, policy)
             return out
         if self.matrices is not None:
             return np.asarray(self.matrices @ policy[..., None])[..., 0]
@@ -126,9 +123,10 @@ class SharedClass:
         payoff: Any = shared.payoffs if len(shared.payoffs) > 1 else shared.payoffs[0]
         if shared.matrices is not None:
             payoff = StackedPayoff(shared.matrices)
-        weights = shared.weights[:, 0]
-        rows = self.features.by_rows()
-        return SharedVotes(payoff, *rows, np.stack([weights, np.cumsum(weights)]), generator, batch_size, votes, candidates)
+        weights, rows = with_sums(shared.weights[:, 0]), self.features.by_rows()
+        # Of another length where it is not read, every context still has a place in it.
+        reference = np.exp(self.context.log_reference) if candidates == REFERENCE else np.zeros((len(shared.payoffs), 0))
+        return SharedVotes(payoff, *rows, weights, generator, batch_size, votes, candidates, with_sums(reference))
 
     def parameters(self, logits: Array) -> Array:
         """Return the smallest θ of each policy, shape ``(runs, d)``, from logits ``(runs, contexts, n)``; NaN if not finite."""
@@ -167,7 +165,7 @@ def class_of(game: PreferenceGame, parametrization: LogLinear) -> SharedClass:
     small = game.n_contexts * game.n**2 <= _STACKED and all(isinstance(payoff, DensePayoff) for payoff in payoffs)
     matrices = np.stack([payoff.matrix for payoff in payoffs]) if small else None
     log_reference = game.log_reference.reshape(game.n_contexts, game.n)
-    payoff = SharedPayoff(features, game.weights[:, None], payoffs, matrices, False, log_reference)
+    payoff = SharedPayoff(features, game.weights[:, None], payoffs, matrices, False)
     context = Context(payoff, log_reference, game.beta)
     return SharedClass(features, context, describe(parametrization), tuple(notes), game.batched)
 

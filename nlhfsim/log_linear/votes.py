@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context
-from nlhfsim.games.votes import REFERENCE, UNIFORM, cast, draw, pair_advantage_in, uniform
+from nlhfsim.games.votes import cast, draw, draw_candidate, pair_advantage_in, uniform
 from nlhfsim.pairs import Pairs, exp_of
 
 
@@ -36,6 +36,8 @@ class SharedVotes(NamedTuple):
         ν and its partial sums, shape ``(2, contexts)``.
     generator, batch_size, votes, candidates
         As in `nlhfsim.games.votes.SampledPayoff`.
+    reference : numpy.ndarray
+        ρ of all contexts and its partial sums, shape ``(2, contexts, n)``; read for `REFERENCE` only.
     """
 
     payoff: Any
@@ -47,6 +49,7 @@ class SharedVotes(NamedTuple):
     batch_size: int
     votes: bool
     candidates: int
+    reference: Array
 
 
 class SharedPairState(NamedTuple):
@@ -191,32 +194,22 @@ def follow(state: SharedPairState, pairs: Pairs, taken: int) -> None:
             state.history[k] += state.theta[k]
 
 
-def estimate_all_to(out: Array, seen: Any, policy: Array, log_reference: Array) -> None:
+def estimate_all_to(out: Array, seen: Any, policy: Array) -> None:
     """Write unbiased estimates of A_xπ_x of all contexts from one batch to `out`, all of shape ``(contexts, n)``.
 
     Each pair is one of a context x ~ ν; with importance weights 1/ν_x beside those of `SampledPayoff`.
     """
     contexts, n = policy.shape
-    sums, reference = np.zeros((contexts, n)), np.zeros((contexts, n))
+    sums = np.zeros((contexts, n))
     for x in range(contexts):
-        total, below = 0.0, 0.0
+        total = 0.0
         for y in range(n):
             out[x, y] = 0.0
             total += policy[x, y]
-            below += exp_of(max(log_reference[x, y], -700.0))
-            sums[x, y], reference[x, y] = total, below
+            sums[x, y] = total
     for _ in range(seen.batch_size):
         x = draw_context(seen)
-        share = uniform(seen.generator)
-        if seen.candidates == UNIFORM:
-            i = min(int(share * n), n - 1)
-            weight = float(n)
-        elif seen.candidates == REFERENCE:
-            i = draw(reference[x], share)
-            weight = 1.0 / exp_of(max(log_reference[x, i], -700.0))
-        else:
-            i = draw(sums[x], share)
-            weight = sums[x, n - 1] / policy[x, i]
+        i, weight = draw_candidate(seen.candidates, seen.reference[:, x], policy[x], sums[x], uniform(seen.generator))
         j = draw(sums[x], uniform(seen.generator))
         o = cast(pair_advantage_in(seen.payoff, x, i, j), seen.generator, seen.votes)
         out[x, i] += o * (weight / (seen.batch_size * seen.weights[0, x]))
