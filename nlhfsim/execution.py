@@ -208,11 +208,8 @@ def _silent(context: Context) -> Context:
     """Return a context that answers without asking for votes."""
     payoff: Any = context.payoff
     if isinstance(payoff, SharedPayoff):
-        return (
-            context
-            if payoff.votes is None
-            else context._replace(payoff=replace(payoff, votes=payoff.votes._replace(batch_size=0)))
-        )
+        silent = None if payoff.votes is None else payoff.votes._replace(batch_size=0)
+        return context._replace(payoff=replace(payoff, votes=silent))
     return context._replace(payoff=payoff._replace(batch_size=0)) if hasattr(payoff, "batch_size") else context
 
 
@@ -335,10 +332,7 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
     # One entry for each run and context, or each run whose contexts share θ.
     lost = [(run, at) for r in recorders for run, at in zip(r.numbers, r.diverged_at) if at is not None]
     diverged = sorted(lost if plan.shared is None else set(lost))
-    notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
-    if len(notes) > _NOTED:
-        notes[_NOTED - 1 :] = [f"{len(notes) - _NOTED + 1} more runs: the same, at step {min(at for _, at in diverged)} or later"]
-    notes += equilibrium_notes(plan.equilibrium, plan.without)
+    notes = _divergence_notes(diverged) + equilibrium_notes(plan.equilibrium, plan.without)
     notes += [note for note in dict.fromkeys(r.unmeasured for r in recorders) if note]
     parameters = None
     if plan.shared is not None:
@@ -391,6 +385,14 @@ def _collect(plan: Plan, steps: npt.NDArray[np.int64], recorders: list[ContextRu
         average=plan.average,
         parametrization=_described(plan),
     )
+
+
+def _divergence_notes(diverged: list[tuple[int, int]]) -> list[str]:
+    """Return a note a run that diverged, with its step; of many runs the first ones and how many more."""
+    notes = [f"run {run}: the logits stopped being finite at step {at}; records after that are NaN" for run, at in diverged]
+    if len(notes) > _NOTED:
+        notes[_NOTED - 1 :] = [f"{len(notes) - _NOTED + 1} more runs: the same, at step {min(at for _, at in diverged)} or later"]
+    return notes
 
 
 def _frozen_note(plan: Plan, smallest: Array) -> list[str]:
