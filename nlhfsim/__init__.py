@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nlhfsim import datasets, dynamics, errors, games, metrics, plots
+    from nlhfsim import claims, datasets, dynamics, errors, games, metrics, plots
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nlhfsim.sources import cite
     from nlhfsim.trajectory import Trajectory, load
     from nlhfsim.tuning import Tuning, tune
+    from nlhfsim.verify import VerificationReport, verify
 
 _HOME = {
     "Comparison": "compare",
@@ -42,6 +43,7 @@ _HOME = {
     "Tabular": "parametrizations",
     "Trajectory": "trajectory",
     "Tuning": "tuning",
+    "VerificationReport": "verify",
     "best_response": "games.responses",
     "cite": "sources",
     "compare": "compare",
@@ -56,8 +58,9 @@ _HOME = {
     "solve_path": "equilibrium",
     "span": "simplex",
     "tune": "tuning",
+    "verify": "verify",
 }
-_MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
+_MODULES = {name: name for name in ("claims", "datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
     "schedules": "dynamics.schedules"
 }
 
@@ -73,8 +76,10 @@ __all__ = [
     "Tabular",
     "Trajectory",
     "Tuning",
+    "VerificationReport",
     "best_response",
     "cite",
+    "claims",
     "compare",
     "datasets",
     "dynamics",
@@ -94,6 +99,7 @@ __all__ = [
     "solve_path",
     "span",
     "tune",
+    "verify",
 ]
 
 

@@ -1,0 +1,125 @@
+"""Wrong steps of a method: what a bug would make of it, for every method, and for those that mix or look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nlhfsim.dynamics import Dynamics
+from nlhfsim.dynamics._spec import Method
+from nlhfsim.errors import Array
+from nlhfsim.games.payoffs import Context, DensePayoff, advantage, dense
+
+Change = Callable[[Method], Method]
+
+
+class _WithPast(NamedTuple):
+    """A state with the policy that was last asked about."""
+
+    logits: Array
+    state: Any
+    past: Array | None
+
+
+class _StalePayoff:
+    """Answers each question with the answer to the one before."""
+
+    def __init__(self, payoff: Any, past: Array | None) -> None:
+        self.payoff, self.past = payoff, past
+
+    def product(self, policy: Array) -> Array:
+        """Return Aπ of the policy asked about before."""
+        asked, self.past = policy if self.past is None else self.past, policy
+        return advantage(self.payoff, asked)
+
+
+def stale_opponent(method: Method) -> Method:
+    """The opponent's policy is the one before."""
+
+    def init(context: Context, params: Any, log_policy: Array) -> _WithPast:
+        state = method.init(context, params, log_policy)
+        return _WithPast(state.logits, state, None)
+
+    def step(state: _WithPast, context: Context, step_size: Any, params: Any) -> _WithPast:
+        payoff = _StalePayoff(context.payoff, state.past)
+        after = method.step(state.state, context._replace(payoff=payoff), step_size, params)
+        return _WithPast(after.logits, after, payoff.past)
+
+    def characterisation(context: Context, params: Any, before: _WithPast, step_size: Any, after: _WithPast) -> float:
+        assert method.characterisation is not None
+        return method.characterisation(context, params, before.state, step_size, after.state)
+
+    return _plain(method, init=init, step=step, characterisation=characterisation)
+
+
+def _plain(method: Method, **changes: Any) -> Method:
+    """Return a method with other functions, without what was written for its own ones."""
+    return replace(method, compiled=False, kernel=None, together=False, pairs=None, **changes)
+
+
+def in_context(change: Callable[[Context], Context]) -> Change:
+    """The step is given another game."""
+
+    def wrong(method: Method) -> Method:
+        def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
+            return method.step(state, change(context), step_size, params)
+
+        return _plain(method, step=step)
+
+    return wrong
+
+
+def doubled_step(method: Method) -> Method:
+    """The step size is doubled."""
+
+    def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
+        return method.step(state, context, 2 * step_size, params)
+
+    return _plain(method, step=step)
+
+
+def _tilted(context: Context) -> Context:
+    uniform = np.full_like(context.log_reference, -np.log(len(context.log_reference)))
+    return context._replace(log_reference=uniform)
+
+
+GENERIC: dict[str, Change] = {
+    "P transposed": in_context(lambda context: context._replace(payoff=DensePayoff(-dense(context.payoff)))),
+    "factor 2 in the step": doubled_step,
+    "opponent's policy stale": stale_opponent,
+    "regularizer halved": in_context(lambda context: context._replace(beta=context.beta / 2)),
+    "uniform for the reference": in_context(_tilted),
+}
+
+SPECIFIC: dict[str, dict[str, Change]] = {}
+"""Wrong steps of one method, by its name."""
+
+
+def mutants_of(dynamics: Dynamics) -> dict[str, Dynamics]:
+    """Return wrong versions of a method by what is wrong; a change that the method does not notice is left out."""
+    changes = GENERIC | SPECIFIC.get(dynamics.name, {})
+    wrong = {name: replace(dynamics, method=change(dynamics.method)) for name, change in changes.items()}
+    return {name: mutant for name, mutant in wrong.items() if _differs(dynamics, mutant)}
+
+
+def _differs(dynamics: Dynamics, mutant: Dynamics) -> bool:
+    """Return whether a few steps tell the methods apart on a three-cycle whose reference is not uniform."""
+    cycle = DensePayoff(np.array([[0.0, 0.5, -0.5], [-0.5, 0.0, 0.5], [0.5, -0.5, 0.0]]))
+    context = Context(cycle, np.log([0.5, 0.3, 0.2]), 0.1)
+    try:
+        return not np.array_equal(_few_steps(dynamics, context), _few_steps(mutant, context))
+    except (AttributeError, TypeError):
+        return False  # a step that reads the matrix itself cannot be given another product
+
+
+def _few_steps(dynamics: Dynamics, context: Context) -> Array:
+    method, params = dynamics.method, dynamics.params
+    size: Any = 0.0 if method.scheduled is None else 0.5
+    size = size if method.inner_steps is None else np.full(method.inner_steps(params), size)
+    state = method.init(context, params, np.log([0.2, 0.3, 0.5]))
+    for _ in range(4):
+        state = method.step(state, context, size, params)
+    return np.asarray(state.logits)

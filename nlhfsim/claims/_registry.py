@@ -1,0 +1,69 @@
+"""The claims by their ids: those registered, and for each registered method that its step is what defines it."""
+
+from __future__ import annotations
+
+from nlhfsim import dynamics
+from nlhfsim.claims._spec import Claim
+from nlhfsim.claims._step import step_claim
+from nlhfsim.errors import InputError, UnknownNameError, did_you_mean
+
+_REGISTRY: dict[str, Claim] = {}
+_STEPS: dict[str, Claim] = {}
+
+
+def register(claim: Claim) -> Claim:
+    """Enter a claim into the registry under its id, and return it.
+
+    Raises
+    ------
+    InputError
+        If it is not a `Claim`, or another one has its id.
+    """
+    if not isinstance(claim, Claim):
+        raise InputError(f"claim = {claim!r} must be a nlhfsim.claims.Claim")
+    present = _REGISTRY.get(claim.id) or _steps().get(claim.id)
+    if present is not None and (present.measure.__module__, present.title) != (claim.measure.__module__, claim.title):
+        raise InputError(f"id = {claim.id!r} is taken by another claim")
+    _REGISTRY[claim.id] = claim
+    return claim
+
+
+def names() -> list[str]:
+    """Return the ids of all claims, in the order of the theory; those of the steps of registered methods come last."""
+    return [*_REGISTRY, *_steps()]
+
+
+def get(name: str) -> Claim:
+    """Return a claim by its id.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; the nearest one is suggested.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> nl.claims.get("constant-sum").status
+    'identity'
+    """
+    known = _REGISTRY | _steps()
+    if name not in known:
+        raise UnknownNameError(f"claim {name!r} is unknown{did_you_mean(name, known)}")
+    return known[name]
+
+
+def about(method: str) -> list[Claim]:
+    """Return the claims about a registered method, by its name."""
+    return [claim for claim in map(get, names()) if claim.method is not None and claim.method.name == method]
+
+
+def _steps() -> dict[str, Claim]:
+    """Return the claims that come with the registered methods, made when they are first asked for."""
+    for name in dynamics.names():
+        method = dynamics.get(name).method
+        known = _STEPS.get(name)
+        if method.characterisation is None or known is not None and known.method and known.method.method is method:
+            continue
+        _STEPS[name] = step_claim(dynamics.build(name, **(method.example or {})))
+    return {claim.id: claim for claim in _STEPS.values()}

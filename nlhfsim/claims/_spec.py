@@ -1,0 +1,274 @@
+"""What a claim is: data and pure functions, with named hypotheses, a tolerance that has a reason, and mutants that must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nlhfsim.claims._case import Case
+from nlhfsim.dynamics import Dynamics
+from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean, ensure_choice
+from nlhfsim.sources import Source
+
+KINDS = ("equality", "upper", "lower", "rate", "threshold")
+STATUSES = ("identity", "theorem", "asymptotic", "conjecture", "counterexample")
+COSTS = {"cheap": 1, "moderate": 4, "costly": 20}
+"""Cost classes: a claim is checked on the number of games asked for, divided by this."""
+_UNRESOLVED = 1e-2
+"""An entry whose uncertainty is above this share of it decides nothing."""
+_AWAY = 1e-6
+"""A start nearer to π* than this KL shows nothing about a rate."""
+
+
+class Measured(NamedTuple):
+    """A measurement with what it may be off by.
+
+    Attributes
+    ----------
+    value : float or numpy.ndarray
+        The number, or one number a step, shape ``(k,)``; NaN does not count.
+    uncertainty : float or numpy.ndarray
+        Absolute error from rounding or from an equilibrium that is known to so many digits only; of the same shape, or a number.
+    """
+
+    value: Any
+    uncertainty: Any = 0.0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A named condition under which a claim is made; `Claim.without` drops it to look for a counterexample.
+
+    Attributes
+    ----------
+    name : str
+        In words and symbols: ``"γ ≤ 4β"``.
+    holds : callable
+        ``holds(case) -> bool``.
+    enforce : callable or None
+        ``enforce(case) -> case`` that meets it, say with the step size brought into its range; None: a case that does not meet it
+        does not count.
+    """
+
+    name: str
+    holds: Callable[[Case], bool]
+    enforce: Callable[[Case], Case] | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A claim that is wrong by at most a factor 2, by one dropped term or one wrong argument, and must be found violated.
+
+    Attributes
+    ----------
+    name : str
+        What is wrong.
+    changes : mapping
+        The attributes of the claim that differ: ``{"bound": …}``.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about preference games that can be checked on a case.
+
+    Attributes
+    ----------
+    id : str
+        As in the theory: lower case with hyphens.
+    title : str
+        The statement in a few words.
+    statement : str
+        The statement in LaTeX, without dollar signs.
+    source : Source
+        Where it is stated, with theorem or equation.
+    kind : str
+        ``"equality"``: both sides agree; ``"upper"`` and ``"rate"``: measured ≤ bound; ``"lower"``: measured ≥ bound;
+        ``"threshold"``: measured and predicted threshold agree within the tolerance.
+    status : str
+        ``"identity"``, ``"theorem"``, ``"asymptotic"``, ``"conjecture"`` (searched, never asserted), or ``"counterexample"``: it
+        holds where the thing that must fail is seen to fail.
+    measure, bound : callable
+        ``measure(case)`` and ``bound(case)``, or ``measure(case, dynamics)`` where the claim is about a method: a number, an
+        array or a `Measured`. They share no function beyond NumPy's: two routes to one truth.
+    tolerance : float
+        Relative tolerance, beside the uncertainties.
+    absolute : float
+        Absolute tolerance.
+    why : str
+        The reason for the tolerances.
+    hypotheses : tuple of Hypothesis
+        What is assumed beside β > 0 and full support.
+    mutants : tuple of Mutant
+        Wrong claims that the check must reject.
+    slack : str
+        Where the bound is known to be loose, by how much; empty if it is attained.
+    proof : str
+        The proof in a few lines, or where it is.
+    cost : str
+        ``"cheap"``, ``"moderate"`` or ``"costly"``.
+    method : Dynamics or None
+        The method that the claim is about, with parameters; its step size is the case's, if it has one.
+    counts : callable or None
+        ``counts(case) -> str``: why the case says nothing about the claim, empty if it does. A start within KL 1e-6 of π* never
+        counts for a rate.
+    unregularized : bool
+        Whether it is about β = 0; else a game without regularization does not count.
+    cases : callable or None
+        ``cases(seed) -> iterable of Case``: the claim's own cases, where it is about particular games.
+    """
+
+    id: str
+    title: str
+    statement: str
+    source: Source
+    kind: str
+    status: str
+    measure: Callable[..., Any]
+    bound: Callable[..., Any]
+    tolerance: float = 1e-10
+    absolute: float = 0.0
+    why: str = "rounding"
+    hypotheses: tuple[Hypothesis, ...] = ()
+    mutants: tuple[Mutant, ...] = ()
+    slack: str = ""
+    proof: str = ""
+    cost: str = "cheap"
+    method: Dynamics | None = None
+    counts: Callable[[Case], str] | None = None
+    unregularized: bool = False
+    cases: Callable[[int], Iterable[Case]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("kind", KINDS), ("status", STATUSES), ("cost", COSTS)):
+            ensure_choice(name, getattr(self, name), choices)
+        if not self.id or self.id != self.id.lower() or " " in self.id:
+            raise InputError(f"id = {self.id!r} must be in lower case with hyphens")
+        for name in ("measure", "bound"):
+            if not callable(getattr(self, name)):
+                raise InputError(f"{name} of claim {self.id} = {getattr(self, name)!r} must be a function of a case")
+        if not isinstance(self.source, Source):
+            raise InputError(f"source of claim {self.id} = {self.source!r} must be a nlhfsim.sources.Source")
+
+    def without(self, hypothesis: str) -> Claim:
+        """Return the claim without one of its hypotheses, by name, to look for a counterexample.
+
+        Raises
+        ------
+        UnknownNameError
+            If it has no such hypothesis.
+        """
+        known = [item.name for item in self.hypotheses]
+        if hypothesis not in known:
+            raise UnknownNameError(f"claim {self.id} has no hypothesis {hypothesis!r}{did_you_mean(hypothesis, known)}")
+        kept = tuple(item for item in self.hypotheses if item.name != hypothesis)
+        return replace(self, id=f"{self.id}-without", hypotheses=kept)
+
+    def mutated(self, mutant: Mutant) -> Claim:
+        """Return the wrong claim that a mutant stands for."""
+        return replace(self, mutants=(), **mutant.changes)
+
+    def admit(self, case: Case) -> Case | str:
+        """Return the case with every hypothesis enforced, or why it does not count."""
+        if self.unregularized:
+            case = case.with_beta(0.0)
+        elif case.beta == 0:
+            return "beta is 0"
+        for hypothesis in self.hypotheses:
+            case = case if hypothesis.enforce is None else hypothesis.enforce(case)
+        for hypothesis in self.hypotheses:
+            if not hypothesis.holds(case):
+                return f"hypothesis {hypothesis.name} does not hold"
+        if self.counts is not None and (why := self.counts(case)):
+            return why
+        if self.kind == "rate" and not self.unregularized and not case.start_kl > _AWAY:
+            return "the start is the equilibrium"
+        return case
+
+    def evaluate(self, side: Callable[..., Any], case: Case) -> tuple[Array, Array]:
+        """Return a side of the claim on a case as values and uncertainties, shape ``(k,)`` each."""
+        with np.errstate(all="ignore"):
+            found = side(case) if self.method is None else side(case, self.dynamics(case))
+        value, uncertainty = found if isinstance(found, Measured) else Measured(found)
+        values = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        return values, np.broadcast_to(np.asarray(uncertainty, dtype=np.float64), values.shape)
+
+    def dynamics(self, case: Case) -> Dynamics:
+        """Return the method with the step size of the case, if it takes one."""
+        if self.method is None:
+            raise InputError(f"claim {self.id} is not about a method")
+        return self.method if self.method.method.scheduled is None else self.method.with_step(case.step_size)
+
+
+class Finding(NamedTuple):
+    """What one case says about a claim.
+
+    Attributes
+    ----------
+    verdict : str
+        ``"holds"``, ``"violated"``, ``"inconclusive"`` or ``"skipped"``.
+    ratio : float
+        At most 1, up to tolerance, where the claim holds: measured/bound (upper), bound/measured (lower), distance in units of
+        the tolerance (equality, threshold). The worst entry's.
+    measured, bound : float
+        Of the worst entry.
+    reason : str
+        Why the case does not count, if it does not.
+    """
+
+    verdict: str
+    ratio: float = float("nan")
+    measured: float = float("nan")
+    bound: float = float("nan")
+    reason: str = ""
+
+
+def judge(claim: Claim, case: Case) -> Finding:
+    """Return what a case says about a claim.
+
+    Entries that are NaN, or less certain than a hundredth of their size, decide nothing; a case without another is inconclusive.
+    """
+    admitted = claim.admit(case)
+    if isinstance(admitted, str):
+        return Finding("skipped", reason=admitted)
+    measured, doubt = claim.evaluate(claim.measure, admitted)
+    bound, more_doubt = claim.evaluate(claim.bound, admitted)
+    try:
+        measured, doubt, bound, more_doubt = np.broadcast_arrays(measured, doubt, bound, more_doubt)
+    except ValueError:
+        raise InputError(
+            f"claim {claim.id}: measure has shape {measured.shape}, bound {bound.shape}; must agree or be one number"
+        ) from None
+    uncertainty = doubt + more_doubt
+    size = np.maximum(np.abs(measured), np.abs(bound))
+    resolved = ~np.isnan(measured) & ~np.isnan(bound) & (uncertainty <= _UNRESOLVED * size + claim.absolute)
+    if not resolved.any():
+        return Finding("inconclusive", reason="nothing could be told from rounding")
+    return _worst(claim, measured[resolved], bound[resolved], uncertainty[resolved])
+
+
+def _worst(claim: Claim, measured: Array, bound: Array, uncertainty: Array) -> Finding:
+    with np.errstate(all="ignore"):
+        if claim.kind in ("equality", "threshold"):
+            allowed = claim.tolerance * np.maximum(np.abs(measured), np.abs(bound)) + claim.absolute + uncertainty
+            same = measured == bound
+            ratios = np.where(same, 0.0, np.abs(measured - bound) / np.where(same, 1.0, allowed))
+            excess = np.where(same, -1.0, ratios - 1)
+        else:
+            sign = -1.0 if claim.kind == "lower" else 1.0
+            above, below = (bound, measured) if claim.kind == "lower" else (measured, bound)
+            allowed = claim.tolerance * np.abs(bound) + claim.absolute + uncertainty
+            excess = sign * (measured - bound) - allowed
+            ratios = np.where(above == below, 1.0, np.where(below > 0, np.maximum(above, 0.0) / below, np.inf * (above > below)))
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    ratios = np.where(np.isnan(ratios), np.where(excess > 0, np.inf, 0.0), ratios)
+    violated = excess > 0
+    worst = int(np.argmax(np.where(violated == violated.any(), ratios, -np.inf)))
+    verdict = "violated" if violated.any() else "holds"
+    return Finding(verdict, float(ratios[worst]), float(measured[worst]), float(bound[worst]))

@@ -1,0 +1,231 @@
+"""Witnesses: the case that decides a verdict, shrunk to a readable game, saved, loaded and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlhfsim.claims._case import Case
+from nlhfsim.claims._registry import get
+from nlhfsim.claims._spec import Claim, Finding, judge
+from nlhfsim.errors import Array, DataError, InputError
+from nlhfsim.games.game import PreferenceGame
+from nlhfsim.simplex import log_softmax
+
+_EVALUATIONS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A case with what it says about a claim.
+
+    Attributes
+    ----------
+    claim : str
+        Id of the claim; for a mutant ``"id ~ name of the mutant"``.
+    case : Case
+        The game, two policies and a step size, the hypotheses enforced.
+    finding : Finding
+        The verdict on it, with measured and bound.
+    """
+
+    claim: str
+    case: Case
+    finding: Finding
+
+    def replay(self, claim: Claim | None = None) -> Finding:
+        """Judge the case again, by the registered claim or the one given."""
+        return judge(get(self.claim) if claim is None else claim, self.case)
+
+    def __str__(self) -> str:
+        case, found = self.case, self.finding
+        return (
+            f"{self.claim}: {found.verdict}, measured {found.measured:.6g}, bound {found.bound:.6g}\n"
+            f"P = {_rows(case.game.preferences.reshape(case.n, case.n))}\n"
+            f"beta = {case.beta:.6g}, reference = {_row(case.reference)}, step_size = {case.step_size:.6g}\n"
+            f"policy = {_row(case.policy)}, opponent = {_row(case.opponent)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the witness as numbers, lists and strings."""
+        case = self.case
+        return {
+            "claim": self.claim,
+            "verdict": self.finding.verdict,
+            "ratio": _number(self.finding.ratio),
+            "measured": _number(self.finding.measured),
+            "bound": _number(self.finding.bound),
+            "family": case.family,
+            "preferences": case.game.preferences.reshape(case.n, case.n).tolist(),
+            "labels": list(case.game.labels),
+            "beta": case.beta,
+            "log_reference": case.log_reference.tolist(),
+            "log_policy": case.log_policy.tolist(),
+            "log_opponent": case.log_opponent.tolist(),
+            "step_size": case.step_size,
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the witness to a JSON file, and return its path."""
+        target = Path(path)
+        try:
+            target.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"path {str(path)!r} cannot be written: {error.strerror or error}") from None
+        return target
+
+
+def load_witness(path: str | Path) -> Witness:
+    """Return a saved witness.
+
+    Raises
+    ------
+    DataError
+        If the file is not one.
+    """
+    try:
+        parts = json.loads(Path(path).read_text(encoding="utf-8"))
+        logs = {name: np.array(parts[name], dtype=np.float64) for name in ("log_reference", "log_policy", "log_opponent")}
+        game = PreferenceGame(parts["preferences"], parts["beta"], np.exp(logs["log_reference"]), parts["labels"])
+        case = Case(game, logs["log_policy"], logs["log_opponent"], float(parts["step_size"]), str(parts["family"]))
+        ratio, measured, bound = (
+            np.nan if parts[name] is None else float(parts[name]) for name in ("ratio", "measured", "bound")
+        )
+        if not all(row.shape == (game.n,) for row in logs.values()):
+            raise ValueError("its policies are not of the game's size")
+        return Witness(str(parts["claim"]), case, Finding(str(parts["verdict"]), ratio, measured, bound))
+    except OSError as error:
+        raise DataError(f"path {str(path)!r} cannot be read: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"path {str(path)!r} is not a saved witness: {error}") from None
+
+
+def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = None) -> Witness:
+    """Return the simplest case found for which `keep` still accepts the finding, from one for which it does.
+
+    Parameters
+    ----------
+    claim : Claim
+        The claim.
+    case : Case
+        The case.
+    keep : callable, optional
+        Default: that the claim is violated.
+
+    Raises
+    ------
+    InputError
+        If `keep` does not accept the case itself.
+    """
+    accepts = keep or (lambda finding: finding.verdict == "violated")
+    found = judge(claim, case)
+    if not accepts(found):
+        raise InputError(f"the case does not show what is to be kept: claim {claim.id} {found.verdict} on it")
+    if claim.cases is not None:
+        return witness_of(claim, case)
+    left, improved = _EVALUATIONS, True
+    while improved and left > 0:
+        improved = False
+        for simpler in _simpler(case):
+            left -= 1
+            if _still(claim, simpler, accepts):
+                case, improved = simpler, True
+                break
+            if left == 0:
+                break
+    return witness_of(claim, case)
+
+
+def witness_of(claim: Claim, case: Case) -> Witness:
+    """Return a case, its hypotheses enforced, with what it says about a claim."""
+    admitted = claim.admit(case)
+    shown = case if isinstance(admitted, str) else admitted
+    return Witness(claim.id, shown, judge(claim, shown))
+
+
+def _still(claim: Claim, case: Case, accepts: Callable[[Finding], bool]) -> bool:
+    try:
+        return accepts(judge(claim, case))
+    except (InputError, ArithmeticError, np.linalg.LinAlgError):
+        return False
+
+
+def _simpler(case: Case) -> Iterator[Case]:
+    """Yield simpler cases, the boldest first; each differs from the case."""
+    n, matrix = case.n, case.game.preferences.reshape(case.n, case.n)
+    for left_out in range(n if n > 1 else 0):
+        yield _without(case, left_out)
+    uniform = np.full(n, -np.log(n))
+    if not np.allclose(case.log_reference, uniform):
+        yield case.at(game=case.game.with_reference(None))
+    for name in ("log_policy", "log_opponent"):
+        for log_policy in (uniform, case.log_reference, _rounded(getattr(case, name), 1), _rounded(getattr(case, name), 2)):
+            if _simplicity(log_policy) < _simplicity(getattr(case, name)):
+                yield case.at(**{name: log_policy})
+    for digits in (0, 1, 2):
+        rounded = np.round(matrix * 2) / 2 if digits == 0 else np.round(matrix, digits)
+        if not np.array_equal(rounded, matrix):
+            yield case.at(game=PreferenceGame(rounded, case.beta, case.reference))
+    for i, j in zip(*np.triu_indices(n, 1)):
+        for value in (0.0, 0.5, 1.0):
+            if matrix[i, j] not in (0.0, 0.5, 1.0):
+                changed = matrix.copy()
+                changed[i, j], changed[j, i] = value, 1 - value
+                yield case.at(game=PreferenceGame(changed, case.beta, case.reference))
+    for log_reference in (_rounded(case.log_reference, 1), _rounded(case.log_reference, 2)):
+        if _simplicity(log_reference) < _simplicity(case.log_reference):
+            yield case.at(game=case.game.with_reference(np.exp(log_reference)))
+    for beta in _simple_numbers(case.beta):
+        yield case.with_beta(beta)
+    for step_size in _simple_numbers(case.step_size):
+        yield case.at(step_size=step_size)
+
+
+def _without(case: Case, left_out: int) -> Case:
+    kept = [action for action in range(case.n) if action != left_out]
+    policies = {name: log_softmax(getattr(case, name)[kept]) for name in ("log_policy", "log_opponent")}
+    return case.at(game=case.game.restrict(kept), **policies)
+
+
+def _rounded(log_policy: Array, digits: int) -> Array:
+    """Return the policy with probabilities of so many decimals, the largest taking up the rest; itself if one would be 0."""
+    policy = np.round(np.exp(log_policy), digits)
+    top = int(np.argmax(policy))
+    policy[top] = round(1 - float(np.delete(policy, top).sum()), digits)
+    return np.log(policy) if policy.min() > 0 else log_policy
+
+
+def _simplicity(log_policy: Array) -> int:
+    """Return how complicated a policy is to write: 0 uniform, 1 and 2 with so many decimals, else 3."""
+    policy = np.exp(log_policy)
+    if np.allclose(policy, 1 / len(policy), rtol=1e-12):
+        return 0
+    return next((digits for digits in (1, 2) if np.allclose(policy, np.round(policy, digits), atol=1e-12)), 3)
+
+
+def _simple_numbers(value: float) -> Iterator[float]:
+    """Yield numbers near a positive one that are simpler to write: a power of ten, one digit, two digits."""
+    if value <= 0:
+        return
+    complexity = len(f"{value:.17g}".strip("0").replace(".", "").strip("0"))
+    power = 10.0 ** np.round(np.log10(value))
+    for simple, digits in ((1.0, 0), (float(power), 0), (float(f"{value:.1g}"), 1), (float(f"{value:.2g}"), 2)):
+        if simple != value and (digits < complexity - 1 or digits == 0 and value != power and value != 1):
+            yield simple
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _row(values: Array) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"
+
+
+def _rows(matrix: Array) -> str:
+    return "[" + ", ".join(_row(row) for row in matrix) + "]"
