@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nlhfsim import claims as registry
@@ -121,13 +121,13 @@ def verify(
     trials = list(_trials(chosen, seed, count, mutants and given is None, kill_matrix and given is None))
     outcomes: dict[int, bool] = {}
     _run(_try, trials, processes, lambda outcome: outcomes.update([outcome]))
-    matrix = _matrix(trials, outcomes)
+    killed = _mutants(trials, outcomes)
     verdicts = []
     for claim in chosen:
         results = sorted(found[claim.id], key=lambda result: result.case)
         findings, seconds = [result.finding for result in results], sum(result.seconds for result in results)
-        verdicts.append(conclude(claim, findings, _witness(claim, results, seed, given), matrix.get(claim.id, {}), seconds))
-    return VerificationReport(tuple(verdicts), matrix, count, seed, time.monotonic() - began)
+        verdicts.append(conclude(claim, findings, _witness(claim, results, seed, given), killed.get(claim.id, {}), seconds))
+    return VerificationReport(tuple(verdicts), killed, _wrong_steps(trials, outcomes), count, seed, time.monotonic() - began)
 
 
 def _sort_in(found: dict[str, list[_Result]], results: list[_Result]) -> None:
@@ -222,7 +222,8 @@ def _trials(chosen: list[Claim], seed: int, count: int, mutants: bool, kill_matr
             for mutant in claim.mutants:
                 yield _Trial(_reference(claim), mutant.name, False, seed, tried, next(positions))
         if kill_matrix and claim.method is not None:
-            for name in mutants_of(claim.method):
+            own = {mutant.name for mutant in claim.mutants}
+            for name in (name for name in mutants_of(claim.method) if not (mutants and name in own)):
                 yield _Trial(_reference(claim), name, True, seed, tried, next(positions))
 
 
@@ -267,12 +268,27 @@ def _witness(claim: Claim, results: list[_Result], seed: int, given: list[Case] 
     return shrink(claim, case) if violated else witness_of(claim, case)
 
 
-def _matrix(trials: list[_Trial], rejected: dict[int, bool]) -> dict[str, dict[str, Any]]:
-    matrix: dict[str, dict[str, Any]] = {}
+def _mutants(trials: list[_Trial], rejected: dict[int, bool]) -> dict[str, dict[str, bool]]:
+    """Return by claim and mutant whether it was rejected."""
+    found: dict[str, dict[str, bool]] = {}
+    for trial in trials:
+        if not trial.of_method:
+            found.setdefault(_resolve(trial.claim).id, {})[trial.mutant] = rejected[trial.position]
+    return found
+
+
+def _wrong_steps(trials: list[_Trial], rejected: dict[int, bool]) -> dict[str, dict[str, dict[str, bool]]]:
+    """Return by method, wrong step and claim whether the claim rejects the step."""
+    found: dict[str, dict[str, dict[str, bool]]] = {}
     for trial in trials:
         claim = _resolve(trial.claim)
-        if not trial.of_method:
-            matrix.setdefault(claim.id, {})[trial.mutant] = rejected[trial.position]
-        elif claim.method is not None:
-            matrix.setdefault(claim.method.name, {}).setdefault(trial.mutant, {})[claim.id] = rejected[trial.position]
-    return matrix
+        if claim.method is not None and "method" in _changes(claim, trial):
+            row = found.setdefault(claim.method.name, {}).setdefault(trial.mutant, {})
+            row[claim.id] = rejected[trial.position]
+    return found
+
+
+def _changes(claim: Claim, trial: _Trial) -> Mapping[str, Any]:
+    if trial.of_method:
+        return {"method": None}
+    return next(mutant.changes for mutant in claim.mutants if mutant.name == trial.mutant)

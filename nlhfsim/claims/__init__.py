@@ -4,6 +4,7 @@ from nlhfsim.claims._case import Case, cases_of_game, mixed_case
 from nlhfsim.claims._registry import about, get, names, register
 from nlhfsim.claims._spec import Claim, Finding, Hypothesis, Measured, Mutant, judge
 from nlhfsim.claims._step import step_claim
+from nlhfsim.claims._tightness import Tightness, tightness
 from nlhfsim.claims._witness import Witness, load_witness, shrink
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Hypothesis",
     "Measured",
     "Mutant",
+    "Tightness",
     "Witness",
     "about",
     "cases_of_game",
@@ -24,6 +26,7 @@ __all__ = [
     "register",
     "shrink",
     "step_claim",
+    "tightness",
 ]
 
 from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)

@@ -134,8 +134,9 @@ class VerificationReport:
     verdicts : tuple of Verdict
         One a claim.
     mutants : dict
-        The kill matrix: ``mutants[claim][mutant]`` says whether the mutant of a claim was rejected, and
-        ``mutants[method][wrong step]`` is a dict that says which claims about the method reject that step.
+        ``mutants[claim][mutant]`` says whether the mutant of a claim was rejected.
+    wrong_steps : dict
+        The kill matrix: ``wrong_steps[method][wrong step][claim]`` says whether a claim about the method rejects that step.
     n_games, seed : int
         As asked for.
     seconds : float
@@ -143,7 +144,8 @@ class VerificationReport:
     """
 
     verdicts: tuple[Verdict, ...]
-    mutants: dict[str, dict[str, Any]]
+    mutants: dict[str, dict[str, bool]]
+    wrong_steps: dict[str, dict[str, dict[str, bool]]]
     n_games: int
     seed: int
     seconds: float
@@ -168,7 +170,7 @@ class VerificationReport:
         return {
             "passed": self.passed,
             "claims": [verdict.to_dict() for verdict in self.verdicts],
-            "kill_matrix": self.mutants,
+            "wrong_steps": self.wrong_steps,
             "n_games": self.n_games,
             "seed": self.seed,
             "seconds": round(self.seconds, 1),

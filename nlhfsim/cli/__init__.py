@@ -1,7 +1,7 @@
-"""The command line: ``nlhfsim demo | solve | run | compare | experiment | list``.
+"""The command line: ``nlhfsim demo | solve | run | compare | experiment | verify | list``.
 
-Exit codes: 0 done, 2 the input was bad (one sentence on standard error). Everything heavy is imported by the command that
-needs it.
+Exit codes: 0 done, 1 a claim was violated, 2 the input was bad (one sentence on standard error). Everything heavy is imported
+by the command that needs it.
 """
 
 from __future__ import annotations

@@ -362,11 +362,31 @@ def experiment(**options: Any) -> None:
         output.table(title, *comparison_table(comparison.rows), [*comparison_notes(comparison.rows), critical])
 
 
+@group.command(short_help="Check the theory on many games.")
+@click.argument("names", metavar="[CLAIM …]", nargs=-1)
+@click.option("--mutants", is_flag=True, help="Show what each mutant is rejected by, wrong steps of the methods included.")
+@click.option("--deep", is_flag=True, help="Check on 5,000 games; takes half an hour.")
+@click.option("--games", type=int, help="Games for cheap claims; costly ones are checked on fewer. Default: 200.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the games.")
+@click.option("--workers", type=int, help="Processes. Default: all processors where the work is worth it.")
+@click.option("--replay", metavar="FILE", help="Judge a saved witness again, and nothing else.")
+@click.option("--out", metavar="DIR", help="Folder for result.json and the witnesses.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def verify(**options: Any) -> int:
+    """Check claims on many games, and that the checks can fail: each CLAIM, or all; see 'nlhfsim list claims'.
+
+    Exit code 1: an identity, theorem, asymptotic statement or counterexample is violated, or a mutant survived.
+    """
+    from nlhfsim.cli.verification import verify_claims
+
+    return verify_claims(**options)
+
+
 @group.command(name="list")
-@click.argument("kind", type=click.Choice(["games", "datasets", "dynamics"]))
+@click.argument("kind", type=click.Choice(["games", "datasets", "dynamics", "claims"]))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def list_(kind: str, as_json: bool) -> None:
-    """List what there is: games, datasets or dynamics."""
+    """List what there is: games, datasets, dynamics or claims."""
     rows = listing.ROWS[kind]()
     if as_json:
         output.emit_json({kind: rows})

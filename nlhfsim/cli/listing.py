@@ -56,4 +56,21 @@ def _what(factory: Any) -> str:
     return factory.method.summary if alias is None else f"instance of {alias.instance_of}: {alias.mapping}"
 
 
-ROWS = {"games": game_rows, "datasets": dataset_rows, "dynamics": dynamics_rows}
+def claim_rows() -> list[dict[str, Any]]:
+    """Return a row a claim."""
+    from nlhfsim import claims
+
+    return [
+        {
+            "name": claim.id,
+            "status": claim.status,
+            "kind": claim.kind,
+            "what": claim.title,
+            "hypotheses": "; ".join(hypothesis.name for hypothesis in claim.hypotheses),
+            "source": str(claim.source),
+        }
+        for claim in map(claims.get, claims.names())
+    ]
+
+
+ROWS = {"games": game_rows, "datasets": dataset_rows, "dynamics": dynamics_rows, "claims": claim_rows}

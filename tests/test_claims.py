@@ -1,0 +1,330 @@
+"""The machinery of claims: what a case says, hypotheses, mutants, witnesses, the mixed family; on claims made here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nlhfsim as nl
+from nlhfsim import dynamics
+from nlhfsim.claims import Case, Claim, Hypothesis, Measured, Mutant, judge, load_witness, mixed_case, shrink
+from nlhfsim.claims._case import FAMILIES
+from nlhfsim.claims._witness import witness_of
+from nlhfsim.errors import DataError, InputError, UnknownNameError
+from nlhfsim.sources import PROXIMAL_POINT_NLHF
+
+CASE = Case(nl.games.cyclic_tournament(3, 0.5, beta=0.1), np.log([0.5, 0.3, 0.2]), np.log([0.2, 0.2, 0.6]), 2.0)
+
+
+def claim(measure: Any, bound: Any, kind: str = "upper", **parts: Any) -> Claim:
+    """A claim whose sides are given: functions, or what they return."""
+    sides = [side if callable(side) else lambda case, side=side: side for side in (measure, bound)]
+    return Claim("made-here", "made here", "x", PROXIMAL_POINT_NLHF, kind, "theorem", *sides, **({"tolerance": 0.0} | parts))
+
+
+def verdict(*sides: Any, **parts: Any) -> str:
+    """What the case says about such a claim."""
+    return judge(claim(*sides, **parts), CASE).verdict
+
+
+# --- one case -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "measured", "bound", "says"),
+    [
+        ("upper", 1.0, 2.0, "holds"),
+        ("upper", 2.0, 2.0, "holds"),
+        ("upper", 2.0 + 1e-15, 2.0, "violated"),
+        ("upper", -1.0, 0.0, "holds"),
+        ("upper", np.inf, 2.0, "violated"),
+        ("rate", 1.0, 2.0, "holds"),
+        ("rate", 3.0, 2.0, "violated"),
+        ("lower", 2.0, 1.0, "holds"),
+        ("lower", 1.0, 2.0, "violated"),
+        ("lower", 0.0, -1.0, "holds"),
+        ("equality", 1.0, 1.0, "holds"),
+        ("equality", 1.0, 1.0 + 1e-15, "violated"),
+        ("threshold", 0.0, 1.0, "violated"),
+        ("equality", np.inf, 1.0, "violated"),
+    ],
+)
+def test_each_kind_compares_as_it_says(kind: str, measured: float, bound: float, says: str) -> None:
+    """Upper bounds and rates from below, lower bounds from above, equalities and thresholds both ways."""
+    assert verdict(measured, bound, kind) == says
+
+
+@pytest.mark.parametrize(
+    ("kind", "measured", "bound", "ratio"), [("upper", 1.0, 4.0, 0.25), ("lower", 4.0, 1.0, 0.25), ("equality", 1.0, 1.2, 0.5)]
+)
+def test_the_ratio_is_the_share_of_what_is_allowed(kind: str, measured: float, bound: float, ratio: float) -> None:
+    """1 means attained; equalities count in units of their tolerance, here 0.4."""
+    found = judge(claim(measured, bound, kind, absolute=0.4 if kind == "equality" else 0.0), CASE)
+    assert (found.verdict, found.measured, found.bound) == ("holds", measured, bound)
+    assert found.ratio == pytest.approx(ratio)
+
+
+def test_the_worst_entry_decides() -> None:
+    """Of an array the entry of the largest ratio is reported; one violated entry is enough."""
+    found = judge(claim(np.array([1.0, 3.0, 0.5]), np.array([2.0, 4.0, 5.0])), CASE)
+    assert (found.verdict, found.measured, found.bound) == ("holds", 3.0, 4.0)
+    found = judge(claim(np.array([1.0, 4.1, 0.5]), np.array([2.0, 4.0, 0.1])), CASE)
+    assert (found.verdict, found.measured) == ("violated", 0.5)
+
+
+def test_what_cannot_be_told_from_rounding_decides_nothing() -> None:
+    """NaN and uncertain entries are left out; if no entry is left the case is inconclusive, never holds."""
+    assert verdict(np.array([np.nan, 1.0]), 2.0) == "holds"
+    assert verdict(np.nan, 2.0) == "inconclusive"
+    assert verdict(Measured(1.0, 0.5), 2.0) == "inconclusive"
+    assert verdict(Measured(np.array([3.0, 1.0]), np.array([0.5, 0.0])), 2.0) == "holds"
+    assert verdict(2.0, Measured(1.99, 0.5)) == "inconclusive"
+
+
+def test_uncertainty_is_allowed_for_and_no_more() -> None:
+    """A difference below the uncertainties of both sides is no violation, one above is."""
+    assert verdict(Measured(2.0 + 1.5e-3, 1e-3), Measured(2.0, 1e-3)) == "holds"
+    assert verdict(Measured(2.0 + 2.5e-3, 1e-3), Measured(2.0, 1e-3)) == "violated"
+    assert verdict(2.0 + 1e-6, 2.0, tolerance=1e-6) == "holds"
+    assert verdict(2.0 + 3e-6, 2.0, tolerance=1e-6) == "violated"
+
+
+def test_sides_of_different_shapes_are_refused() -> None:
+    """The message names the claim and both shapes."""
+    with pytest.raises(InputError, match=r"made-here: measure has shape \(2,\), bound \(3,\)"):
+        verdict(np.ones(2), np.ones(3))
+
+
+# --- what counts ----------------------------------------------------------------------------------------------------------
+
+SMALL_STEP = Hypothesis("γ ≤ 1", lambda case: case.step_size <= 1, lambda case: replace(case, step_size=min(case.step_size, 1.0)))
+
+
+def test_hypotheses_are_enforced_and_can_be_dropped() -> None:
+    """With the hypothesis the step is brought into range; without it the counterexample is found; unknown ones are refused."""
+    made = claim(lambda case: case.step_size, 1.0, hypotheses=(SMALL_STEP,))
+    assert judge(made, CASE).verdict == "holds"
+    assert judge(made.without("γ ≤ 1"), CASE).verdict == "violated"
+    with pytest.raises(UnknownNameError, match="has no hypothesis 'γ < 1'; did you mean 'γ ≤ 1'"):
+        made.without("γ < 1")
+
+
+def test_a_case_that_does_not_meet_a_hypothesis_does_not_count() -> None:
+    """A hypothesis that cannot be enforced leaves the case out and says why."""
+    made = claim(3.0, 1.0, hypotheses=(Hypothesis("n = 2", lambda case: case.n == 2),))
+    assert judge(made, CASE) == ("skipped", pytest.approx(math.nan, nan_ok=True), *[pytest.approx(math.nan, nan_ok=True)] * 2,
+                                 "hypothesis n = 2 does not hold")  # fmt: skip
+
+
+def test_a_start_at_the_equilibrium_shows_nothing_about_a_rate() -> None:
+    """On the uniform cycle π* = ρ: a run from there does not count for a rate, but does for a bound."""
+    at_rest = CASE.at(log_policy=CASE.log_reference)
+    assert judge(claim(3.0, 1.0, "rate"), at_rest).verdict == "skipped"
+    assert judge(claim(3.0, 1.0, "upper"), at_rest).verdict == "violated"
+
+
+def test_beta_zero_counts_for_claims_about_it_only() -> None:
+    """A claim about β = 0 takes every game there; others leave out a game without regularization."""
+    seen: list[float] = []
+    assert judge(claim(lambda case: seen.append(case.beta) or 0.0, 1.0, unregularized=True), CASE).verdict == "holds"
+    assert seen == [0.0]
+    assert judge(claim(0.0, 1.0), CASE.with_beta(0.0)).reason == "beta is 0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "uper"}, "did you mean 'upper'"),
+        ({"status": "law"}, "status = 'law' is unknown"),
+        ({"cost": "dear"}, "cost = 'dear' is unknown"),
+        ({"id": "My Claim"}, "lower case with hyphens"),
+        ({"measure": 3.0}, "measure of claim made-here = 3.0 must be a function"),
+        ({"source": "a paper"}, "must be a nlhfsim.sources.Source"),
+    ],
+)
+def test_a_claim_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
+    """Every mistake in the data of a claim is named when it is made."""
+    with pytest.raises(InputError, match=message):
+        replace(claim(1.0, 2.0), **changes)
+
+
+# --- the mixed family -----------------------------------------------------------------------------------------------------
+
+
+def test_the_mixed_family_is_mixed_and_the_same_every_time() -> None:
+    """Every part occurs, β covers four decades, references peak, sizes vary; a seed and a number make a case."""
+    cases = [mixed_case(0, index) for index in range(300)]
+    assert {case.family for case in cases} == {*FAMILIES, "by hand"}
+    betas = np.log10([case.beta for case in cases])
+    assert betas.min() < -2.8 and betas.max() > 0.8
+    assert min(case.log_reference.min() for case in cases) < -10
+    assert len({case.n for case in cases}) > 8
+    mixed_case.cache_clear()
+    again = mixed_case(0, 123)
+    assert again.game.fingerprint == cases[123].game.fingerprint and again.step_size == cases[123].step_size
+    assert mixed_case(1, 123).game.fingerprint != again.game.fingerprint
+
+
+def test_equilibria_of_the_mixed_family_are_certified() -> None:
+    """So that none of the claims rests on a wrong reference; the stated error is tiny."""
+    for index in range(200):
+        case = mixed_case(0, index)
+        assert case.solution.status == "certified" and case.log_error < 1e-11
+
+
+# --- the registry ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_registered_method_has_a_claim() -> None:
+    """A method without a claim is not checked by `verify`."""
+    assert [name for name in dynamics.names() if not nl.claims.about(name)] == []
+
+
+def test_every_claim_is_complete() -> None:
+    """Statement, source, proof or reason, and mutants or a known slack."""
+    for name in nl.claims.names():
+        found = nl.claims.get(name)
+        assert found.statement and found.title and found.why, name
+        assert nl.cite(found).startswith("@"), name
+        assert found.mutants or found.slack, name
+        assert found.proof or found.status in ("asymptotic", "conjecture"), name
+
+
+def test_names_are_unique_and_unknown_ones_are_refused() -> None:
+    """The nearest id is suggested; another claim may not take an id."""
+    assert len(set(nl.claims.names())) == len(nl.claims.names())
+    with pytest.raises(UnknownNameError, match="did you mean 'constant-sum'"):
+        nl.claims.get("constant_sum")
+    with pytest.raises(InputError, match="'constant-sum' is taken"):
+        nl.claims.register(replace(claim(1.0, 2.0), id="constant-sum"))
+    with pytest.raises(InputError, match="must be a nlhfsim.claims.Claim"):
+        nl.claims.register("constant-sum")  # type: ignore[arg-type]
+
+
+# --- witnesses ------------------------------------------------------------------------------------------------------------
+
+
+def beats_all(case: Case) -> float:
+    """The best guaranteed margin of an action, positive if it beats all others."""
+    others = case.advantages + np.where(np.eye(case.n) > 0, np.inf, 0.0)
+    return float(others.min(axis=1).max()) if case.n > 1 else 1.0
+
+
+def some(found: Callable[[Case], bool]) -> Case:
+    """The first drawn case of the family with a property."""
+    return next(case for case in (mixed_case(3, index) for index in range(5, 500)) if found(case))
+
+
+def test_a_witness_shrinks_to_a_readable_game() -> None:
+    """'Some action beats all others' is false; the witness is a cycle of certain votes on three actions, all else simple."""
+    made = claim(beats_all, 0.0, "lower")
+    case = some(lambda case: case.n >= 8 and judge(made, case).verdict == "violated")
+    witness = shrink(made, case)
+    assert witness.finding.verdict == "violated"
+    game = witness.case.game
+    assert game.n == 3 and set(game.preferences.ravel()) <= {0.0, 0.5, 1.0}
+    np.testing.assert_allclose(game.reference, 1 / 3)
+    assert game.beta == 1.0 and witness.case.step_size == 1.0
+
+
+def test_shrinking_keeps_what_matters() -> None:
+    """A claim that fails at small β only keeps β small, and one that fails for peaked references keeps one."""
+    made = claim(lambda case: 1 / case.beta, 50.0)
+    witness = shrink(made, some(lambda case: case.beta < 0.015))
+    assert witness.case.beta == pytest.approx(0.01) or witness.case.beta < 0.02
+    made = claim(lambda case: -case.log_reference.min(), 6.0)
+    witness = shrink(made, some(lambda case: case.log_reference.min() < -10 and case.n > 4))
+    assert witness.case.n == 2 and witness.finding.measured > 6
+
+
+def test_shrinking_a_case_that_shows_nothing_is_refused() -> None:
+    """There is nothing to keep."""
+    with pytest.raises(InputError, match="made-here holds on it"):
+        shrink(claim(1.0, 2.0), CASE)
+
+
+def test_a_witness_is_saved_loaded_and_replayed(tmp_path: Path) -> None:
+    """The numbers are the same to the bit, and the replay says what was said."""
+    wrong = nl.claims.get("nash-mirror-prox-rate").without("γ ≤ 2(β + √(1 + β²))")
+    witness = shrink(wrong, mixed_case(0, 1))
+    loaded = load_witness(witness.save(tmp_path / "witness.json"))
+    assert loaded.to_dict() == witness.to_dict() and str(loaded) == str(witness)
+    assert loaded.replay(wrong) == witness.finding
+    assert replace(loaded, claim="nash-mirror-prox-rate").replay().verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda parts: parts.pop("beta"), "not a saved witness: 'beta'"),
+        (lambda parts: parts["preferences"][0].__setitem__(1, 2.0), "not a saved witness: preferences"),
+        (lambda parts: parts["log_policy"].pop(), "not a saved witness: its policies are not of the game's size"),
+    ],
+)
+def test_a_file_that_is_no_witness_is_refused(tmp_path: Path, spoil: Callable[[Any], Any], message: str) -> None:
+    """What is wrong with it is said."""
+    path = witness_of(claim(2.0, 1.0), CASE).save(tmp_path / "witness.json")
+    parts = json.loads(path.read_text())
+    spoil(parts)
+    path.write_text(json.dumps(parts))
+    with pytest.raises(DataError, match=message):
+        load_witness(path)
+
+
+def test_no_file_and_no_json_are_refused(tmp_path: Path) -> None:
+    """With the path."""
+    with pytest.raises(DataError, match="cannot be read"):
+        load_witness(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match="not a saved witness"):
+        load_witness(tmp_path / "bad.json")
+
+
+# --- tightness ------------------------------------------------------------------------------------------------------------
+
+
+def span_of_best_response(case: Case) -> float:
+    """``‖Aμ‖_sp``, at most 1."""
+    return float(np.ptp(case.advantages @ case.opponent))
+
+
+def test_the_tightest_game_is_found_and_readable() -> None:
+    """``‖Aμ‖_sp ≤ 1`` is attained in the limit of certain votes at a vertex, on two actions by half: 0.5, on three by 1."""
+    made = claim(span_of_best_response, 1.0)
+    found = nl.claims.tightness(made, n=[2, 3], evaluations=2000)
+    assert found.verdict == "holds" and found.by_size[2] == pytest.approx(0.5, abs=1e-2)
+    assert 0.99 < found.ratio <= 1 + 1e-12
+    assert set(found.witness.case.game.preferences.ravel()) <= {0.0, 0.5, 1.0}
+    assert found.evaluations <= 2 * 2000 + 120
+
+
+def test_the_search_finds_a_counterexample() -> None:
+    """A constant too small by a tenth is found out."""
+    found = nl.claims.tightness(claim(span_of_best_response, 0.9), n=3, evaluations=1000)
+    assert found.verdict == "violated" and found.found > 1.05
+
+
+def test_the_search_refuses_what_it_cannot_search() -> None:
+    """Claims with cases of their own, empty ranges, hypotheses that no case meets."""
+    with pytest.raises(InputError, match="is about particular games"):
+        nl.claims.tightness(claim(1.0, 2.0, cases=lambda seed: [CASE]))
+    with pytest.raises(InputError, match="betas"):
+        nl.claims.tightness(claim(1.0, 2.0), betas=(1.0, 0.1))
+    never = Hypothesis("never", lambda case: False)
+    with pytest.raises(InputError, match="none of 100 cases counted"):
+        nl.claims.tightness(claim(1.0, 2.0, hypotheses=(never,)), n=2, evaluations=100)
+
+
+def test_a_mutant_is_the_claim_with_what_is_wrong() -> None:
+    """Only the attributes named differ, and it has no mutants itself."""
+    wrong = Mutant("half the bound", {"bound": lambda case: 0.5})
+    made = claim(0.9, 1.0, mutants=(wrong,))
+    assert judge(made.mutated(wrong), CASE).verdict == "violated"
+    assert made.mutated(wrong).mutants == () and made.mutated(wrong).measure is made.measure
