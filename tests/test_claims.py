@@ -208,6 +208,34 @@ def test_names_are_unique_and_unknown_ones_are_refused() -> None:
         nl.claims.register("constant-sum")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", nl.claims.names())
+def test_the_sides_of_a_claim_are_two_routes(name: str) -> None:
+    """They share no function of the package: one bug cannot be on both sides."""
+    assert nl.claims.shared_functions(nl.claims.get(name)) == set()
+
+
+def helper(case: Case) -> float:
+    """Called on both sides below."""
+    return case.beta
+
+
+def deeper(case: Case) -> float:
+    """Calls it too."""
+    return 2 * helper(case)
+
+
+def test_a_shared_function_is_seen() -> None:
+    """Named on both sides, deep in one of them, in a closure, or in a comprehension."""
+    name = f"{__name__}.helper"
+    assert nl.claims.shared_functions(claim(helper, deeper)) == {name}
+    assert nl.claims.shared_functions(claim(lambda case: helper(case), lambda case: max(deeper(c) for c in [case]))) == {name}
+
+    def closed(function: Any) -> Any:
+        return lambda case: function(case)
+
+    assert name in nl.claims.shared_functions(claim(closed(helper), deeper))
+
+
 # --- witnesses ------------------------------------------------------------------------------------------------------------
 
 

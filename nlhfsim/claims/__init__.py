@@ -2,6 +2,7 @@
 
 from nlhfsim.claims._case import Case, cases_of_game, mixed_case
 from nlhfsim.claims._registry import about, get, names, register
+from nlhfsim.claims._routes import shared_functions
 from nlhfsim.claims._spec import Claim, Finding, Hypothesis, Measured, Mutant, judge
 from nlhfsim.claims._step import step_claim
 from nlhfsim.claims._tightness import Tightness, tightness
@@ -24,6 +25,7 @@ __all__ = [
     "mixed_case",
     "names",
     "register",
+    "shared_functions",
     "shrink",
     "step_claim",
     "tightness",

@@ -401,8 +401,11 @@ def list_(kind: str, as_json: bool) -> None:
 @click.option("--oracle-calls", type=int, default=2000, show_default=True, help="Budget of every method.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def demo(**options: Any) -> None:
-    """Show the whole on real preferences that cycle: equilibrium, certificates, methods, figures."""
+def demo(**options: Any) -> int:
+    """Show the whole on real preferences that cycle: equilibrium, certificates, methods, claims, figures.
+
+    Exit code 1: a claim is violated on this game.
+    """
     from nlhfsim.cli.demonstration import demonstrate
 
-    demonstrate(**options)
+    return demonstrate(**options)

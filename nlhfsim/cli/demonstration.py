@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nlhfsim
-from nlhfsim import datasets, dynamics, games
+from nlhfsim import claims, datasets, dynamics, games
 from nlhfsim.cli import inputs, output
 from nlhfsim.cli.commands import comparison_notes, comparison_table
 from nlhfsim.errors import InputError, NlhfsimWarning
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from nlhfsim.compare import Comparison
     from nlhfsim.equilibrium import Equilibrium
     from nlhfsim.games.game import PreferenceGame
+    from nlhfsim.verify import VerificationReport
+
+_CASES = 12
+"""Random policies and step sizes on which each claim is checked."""
 
 
-def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, seed: int, as_json: bool) -> None:
-    """Solve the game of a dataset twice, run every method against it, and draw what happened."""
+def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, seed: int, as_json: bool) -> int:
+    """Solve the game of a dataset twice, run every method against it, check the claims on it, draw; return the exit code."""
     folder = inputs.ensure_folder(out)
     if beta == 0:
         raise InputError("--beta = 0 must be above 0 for demo: its methods learn the regularized equilibrium")
@@ -33,17 +37,44 @@ def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, s
     with progress.stage(f"running {len(names)} methods on a grid of step sizes"):
         tuned = nlhfsim.compare(game, names, oracle_calls=oracle_calls, seed=seed, equilibrium=equilibrium, step_sizes="default")
         proven = _at_proven_steps(game, names, oracle_calls, seed, equilibrium)
-    result = _result(dataset, game, equilibrium, reference, tuned, proven)
+    with progress.stage("checking the claims on this game"):
+        checked = nlhfsim.verify(_quick_claims(), _CASES, seed, game=game)
+    result = _result(dataset, game, equilibrium, reference, tuned, proven) | {"claims": checked.to_dict()}
     if folder is not None:
         with progress.stage("drawing"):
             _draw(game, equilibrium, tuned, proven, folder)
         output.write_json(result, folder / "result.json")
     if as_json:
         output.emit_json(result)
-        return
+        return 0 if checked.passed else 1
     _tell(dataset, game, equilibrium, reference, tuned, proven)
+    _tell_claims(checked)
     if folder is not None:
         print(f"\nFigures and result.json are in {folder}/")
+    return 0 if checked.passed else 1
+
+
+def _quick_claims() -> list[str]:
+    """Return the claims that can be checked on a given game in a moment."""
+    found = map(claims.get, claims.names())
+    return [claim.id for claim in found if claim.cases is None and claim.cost != "costly" and claim.status != "conjecture"]
+
+
+def _tell_claims(checked: VerificationReport) -> None:
+    """Say how many claims hold on the game, and how tight the bounds are on it."""
+    identities = [verdict for verdict in checked.verdicts if verdict.claim.status == "identity"]
+    bounds = [verdict for verdict in checked.verdicts if verdict.claim.status == "theorem" and verdict.n_games]
+    print()
+    columns = ["theorem", "verdict", "worst ratio", "median"]
+    rows = [[v.claim.id, v.verdict, v.worst_ratio, v.median_ratio] for v in bounds]
+    violated = [verdict.claim.id for verdict in checked.verdicts if verdict.verdict == "violated"]
+    holding = sum(verdict.verdict == "holds" for verdict in identities)
+    notes = [
+        "measured over bound (lower bounds: bound over measured), at most 1",
+        f"{holding} of {len(identities)} identities hold to rounding, the optimality condition of every method's step among them",
+    ]
+    notes += [f"violated: {', '.join(violated)}"] if violated else []
+    output.table(f"The theory on this game, {checked.n_games} random policies and step sizes", columns, rows, notes)
 
 
 def _at_proven_steps(game: PreferenceGame, names: list[str], budget: int, seed: int, equilibrium: Equilibrium) -> Comparison:
