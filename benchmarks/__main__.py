@@ -17,6 +17,8 @@ PARTS = {
     "latency": "how long a first result takes, beside importing JAX and torch",
     "sampled": "cost of one sampled pair, beside a sum tree by hand, JAX, torch and NumPy; large games, threads, batches",
     "sampled_extragradient": "how much of extragradient's lead over mirror descent votes leave",
+    "verification": "how long the whole theory takes to check",
+    "tightness": "how tight every bound of the theory is, and on which game",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {
