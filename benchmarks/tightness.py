@@ -51,10 +51,10 @@ def run(*, quick: bool, out: Path, chosen: Sequence[str | Claim] | None = None) 
             "game": "P there, row by row above the diagonal",
         },
         notes=[
-            "lower bounds: bound over measured; 1 is attained; the bound times the number in the column search is the sharpest one of "
-            "its form that no case contradicts",
-            f"search: differential evolution over A, ρ, β in [{BETAS[0]:g}, {BETAS[1]:g}], policies and steps, then Nelder and Mead's "
-            f"method, {evaluations} cases a size; the game is simplified while the ratio stays within a thousandth",
+            "lower bounds: bound over measured; 1 is attained; the bound times the number in the column search is the sharpest "
+            "one of its form that no case contradicts",
+            f"search: differential evolution over A, ρ, β in [{BETAS[0]:g}, {BETAS[1]:g}], policies and steps, then Nelder and "
+            f"Mead's method, {evaluations} cases a size; the game is simplified while the ratio stays within a thousandth",
         ],
         settings={"games": games, "evaluations": evaluations, "sizes": list(sizes), "betas": list(BETAS)},
     )

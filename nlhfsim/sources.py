@@ -61,12 +61,12 @@ class Source:
 
 
 def cite(subject: Any) -> str:
-    """Return the BibTeX entry of a method, a method's instance, or anything else that carries a `source`.
+    """Return the BibTeX entry of a method, a method's instance, a claim, or anything else that carries a `source`.
 
     Parameters
     ----------
     subject : object or str
-        Such a thing, or the name of a method; an alias of the literature has its own source.
+        Such a thing, or the name of a method or the id of a claim; an alias of the literature has its own source.
 
     Raises
     ------
@@ -80,15 +80,20 @@ def cite(subject: Any) -> str:
     @article{munos2024nash,
     """
     if isinstance(subject, str):
-        from nlhfsim.dynamics import get
-
-        subject = get(subject)
+        subject = _named(subject)
     source = getattr(subject, "source", None)
     if source is None:
         source = getattr(getattr(subject, "method", None), "source", None)
     if isinstance(source, Source):
         return source.bibtex()
     raise InputError(f"{subject!r} has no source to cite: give a method or a claim of nlhfsim")
+
+
+def _named(name: str) -> Any:
+    """Return a method or alias, or a claim, whose ids are in lower case."""
+    from nlhfsim import claims, dynamics
+
+    return claims.get(name) if name in claims.names() else dynamics.get(name)
 
 
 PROXIMAL_POINT_NLHF = Source(

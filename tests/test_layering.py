@@ -17,14 +17,15 @@ LAYERS = """
     tuning compare experiment claims verify testing sweep plots report llm cli __main__
 """.split()
 
-# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods to find
-# one by its name.
+# Presentation calls: `Trajectory.plot` and `Comparison.plot` import the figures when they are called, `cite` the methods and
+# claims to find one by its name.
 CALLS_ALLOWED_DOWN = {
     ("trajectory", "plots"),
     ("compare", "plots"),
     ("experiment", "plots"),
     ("high_probability", "plots"),
     ("sources", "dynamics"),
+    ("sources", "claims"),
 }
 
 # Where everything stands before, the package may be used as its users do: `import nlhfsim`.
