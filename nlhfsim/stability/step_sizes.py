@@ -14,7 +14,7 @@ from nlhfsim.games.game import PreferenceGame
 from nlhfsim.stability._local import UNSTABLE, Subject, subject
 
 _A_DECADE = 24
-_COARSE = 12
+_COARSE = 8
 _HIGHEST = 1e12
 _CLIP = 1e3
 _FLAT = 1e-10
@@ -75,13 +75,16 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     inf
     """
     about = _with_steps(game, method, equilibrium)
-    low, high = search_range(about.beta)
-    for begin, end in ((low, high), (high, _HIGHEST)):
-        ranges = _stable(about, begin, end)
-        if not ranges or ranges[0][0] > begin:
-            return 0.0 if begin == low else begin
+    begin = low = search_range(about.beta)[0]
+    while begin < _HIGHEST:
+        # Decade by decade, each begun a little early: an extremum at its end is one inside the next.
+        first, end = max(begin * 10**-0.1, low), 10 * begin
+        ranges = _stable(about, first, end)
+        if not ranges or ranges[0][0] > first:
+            return 0.0 if begin == low else first
         if ranges[0][1] < end:
             return ranges[0][1]
+        begin = end
     return float("inf")
 
 
@@ -219,10 +222,13 @@ def _with_steps(game: PreferenceGame, method: Any, equilibrium: Equilibrium | No
     about = subject(game, method, equilibrium)
     if about.dynamics.method.scheduled is None:
         raise InputError(f"{about.dynamics.name} has no step size, so none is critical or best; see local_rate")
-    # What every step size raises is raised here, and not taken for instability.
-    smallest = search_range(about.beta)[0]
-    for k in range(len(about.maps)):
-        about.at(smallest, k)
+    # What is wrong with the method is said here, and not taken for instability: at a small step and at its own.
+    chosen, safe = about.dynamics.step_size, about.dynamics.method.safe_step
+    own = chosen if isinstance(chosen, float) else None
+    for k, context in enumerate(game.contexts):
+        about.at(search_range(about.beta)[0], k)
+        if own is not None or safe is not None:
+            about.at(own or safe(context, about.dynamics.params), k)  # type: ignore[misc]
     return about
 
 
