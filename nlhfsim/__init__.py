@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nlhfsim import claims, datasets, dynamics, errors, games, metrics, plots
+    from nlhfsim import claims, datasets, dynamics, errors, games, metrics, plots, stability
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
@@ -60,7 +60,7 @@ _HOME = {
     "tune": "tuning",
     "verify": "verify",
 }
-_MODULES = {name: name for name in ("claims", "datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
+_MODULES = {name: name for name in ("claims", "datasets", "dynamics", "errors", "games", "metrics", "plots", "stability")} | {
     "schedules": "dynamics.schedules"
 }
 
@@ -98,6 +98,7 @@ __all__ = [
     "solve",
     "solve_path",
     "span",
+    "stability",
     "tune",
     "verify",
 ]

@@ -24,6 +24,7 @@ CALLS_ALLOWED_DOWN = {
     ("compare", "plots"),
     ("experiment", "plots"),
     ("high_probability", "plots"),
+    ("stability", "plots"),
     ("sources", "dynamics"),
 }
 

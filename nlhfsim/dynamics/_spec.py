@@ -102,7 +102,11 @@ class Method:
         Which iterate converges: ``"last"`` or ``"average"``. A method without a step size keeps its average itself: there π is
         the average.
     smooth, autonomous, stochastic : bool
-        Whether the step is differentiable, forgets the time, draws at random.
+        Whether the step is differentiable, forgets the time (but for a `period`), draws at random.
+    period : callable or None
+        ``period(params) -> int``: after so many steps a counter in the state makes the step do the same again. None: after one.
+    analytic : callable or None
+        The step in a form that takes complex states, where `step` takes real ones only: `nlhfsim.stability` differentiates it.
     compiled : bool
         Whether the step can be compiled with the loop.
     kernel : callable or None
@@ -151,6 +155,8 @@ class Method:
     smooth: bool = True
     autonomous: bool = True
     stochastic: bool = False
+    period: Callable[[Any], int] | None = None
+    analytic: Callable[..., Any] | None = None
     compiled: bool = True
     kernel: Callable[..., None] | None = None
     together: bool = False

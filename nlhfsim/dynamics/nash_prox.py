@@ -85,6 +85,7 @@ METHOD = Method(
     source=PROXIMAL_POINT_NLHF.at("Nash Prox"),
     helpers=(ascend, subgame),
     tuning={"proximal_step": (2.0, 10.0, 50.0), "averaging": (0.05, 0.2)},
+    period=lambda params: params.refresh_every or 1,
     together=True,
     pairs=lambda params: Pairs(0.0, *params),
     log_linear="gradient",

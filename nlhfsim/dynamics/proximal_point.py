@@ -18,8 +18,8 @@ from nlhfsim.dynamics._spec import Dynamics, LogPolicy, Method, NoParams, Proven
 from nlhfsim.dynamics.schedules import StepSize, ensure_step_size
 from nlhfsim.equilibrium import regularized_equilibrium
 from nlhfsim.errors import Array
-from nlhfsim.games.payoffs import Context
-from nlhfsim.simplex import log_softmax
+from nlhfsim.games.payoffs import Context, advantage
+from nlhfsim.simplex import exp, log_softmax
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
 
@@ -35,6 +35,19 @@ def step(state: LogPolicy, context: Context, step_size: float, params: NoParams)
     inner = subgame(context, state.logits, 1 / step_size)
     inner = inner._replace(log_reference=log_softmax(inner.log_reference))
     return LogPolicy(regularized_equilibrium(inner, state.logits))
+
+
+def analytic_step(state: LogPolicy, context: Context, step_size: float, params: NoParams) -> LogPolicy:
+    """Return the step at a complex state, exact to first order in its imaginary part: the solution differentiated implicitly.
+
+    At the real solution, one Newton step on ``θ - log ρ' - Aπ_θ/β' = const`` with the complex ρ' follows the imaginary part.
+    """
+    solved = step(LogPolicy(state.logits.real), context, step_size, params).logits
+    policy = exp(solved)
+    inner = subgame(context, state.logits, 1 / step_size)
+    defect = solved - inner.log_reference - advantage(context.payoff, policy) / inner.beta
+    jacobian = np.eye(len(policy)) - advantage(context.payoff, np.diag(policy) - np.outer(policy, policy)).T / inner.beta
+    return LogPolicy(log_softmax(solved - np.linalg.solve(jacobian, defect)))
 
 
 def characterisation(context: Context, params: NoParams, before: LogPolicy, step_size: float, after: LogPolicy) -> float:
@@ -63,6 +76,7 @@ METHOD = Method(
     source=PROXIMAL_POINT_NLHF.at("the proximal point framework"),
     oracle_calls=None,
     scheduled="proximal_step",
+    analytic=analytic_step,
     compiled=False,
     unsampled=lambda params: "its inner solver reads the game itself",
     example={"proximal_step": 2.0},

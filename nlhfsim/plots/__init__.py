@@ -1,4 +1,4 @@
-"""Figures at print size: convergence curves, phase portraits, preference matrices, policies.
+"""Figures at print size: convergence curves, phase portraits, preference matrices, policies, maps of stability.
 
 Every function draws on the axes it is given, or on a new figure 3.4 or 7 inches wide, and returns the axes. New figures are
 plain `matplotlib.figure.Figure` objects that pyplot does not know: no display is needed, and none stays open. In a notebook,
@@ -9,6 +9,7 @@ from nlhfsim.plots.curves import convergence
 from nlhfsim.plots.experiment import experiment
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.quantiles import high_probability
+from nlhfsim.plots.stability import stability_limit, stability_map
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
 
@@ -26,4 +27,6 @@ __all__ = [
     "policy_bars",
     "preferences",
     "save",
+    "stability_limit",
+    "stability_map",
 ]

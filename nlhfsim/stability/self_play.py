@@ -1,4 +1,4 @@
-"""Where a method stops being stable: linearizations at the equilibrium."""
+"""Self-play policy gradient at the equilibrium: the closed form of its stability limit."""
 
 from __future__ import annotations
 
