@@ -32,3 +32,4 @@ __all__ = [
 ]
 
 from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+from nlhfsim.claims import self_play_pg, critical_step, flow  # noqa: E402,F401
