@@ -208,8 +208,8 @@ def test_names_are_unique_and_unknown_ones_are_refused() -> None:
         nl.claims.register("constant-sum")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", nl.claims.names())
-def test_the_sides_of_a_claim_are_two_routes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in nl.claims.names() if nl.claims.get(name).kind == "equality"])
+def test_the_sides_of_an_identity_are_two_routes(name: str) -> None:
     """They share no function of the package: one bug cannot be on both sides."""
     assert nl.claims.shared_functions(nl.claims.get(name)) == set()
 

@@ -12,7 +12,7 @@ from nlhfsim.claims._spec import Claim
 def shared_functions(claim: Claim) -> set[str]:
     """Return the functions, by dotted name, that both sides of a claim call, directly or through others.
 
-    Functions of NumPy, SciPy and the standard library may be shared, as may the attributes of a case. Found by the names in the
+    For an identity there must be none: one bug could be on both sides. Functions of NumPy, SciPy and the standard library may be shared, as may the attributes of a case. Found by the names in the
     code, so a function that is passed around as a value is seen where it is named.
 
     Examples
@@ -34,7 +34,7 @@ def _called(function: Any, seen: set[int]) -> Iterator[types.FunctionType]:
     names = set(_names(function.__code__))
     values = [function.__globals__[name] for name in names if name in function.__globals__]
     values += [cell.cell_contents for cell in function.__closure__ or ()]
-    modules = [value for value in values if isinstance(value, types.ModuleType)]
+    modules = [value for value in values if isinstance(value, types.ModuleType) and not _in_library(value.__name__, value)]
     for value in [*values, *(getattr(module, name, None) for module in modules for name in names)]:
         yield from _called(value, seen)
 
@@ -48,6 +48,9 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def _of_library(function: types.FunctionType) -> bool:
     """Return whether a function belongs to an installed library other than nlhfsim."""
-    top = (function.__module__ or "").partition(".")[0]
-    path = function.__code__.co_filename
-    return top != "nlhfsim" and ("site-packages" in path or "lib/python" in path)
+    return _in_library(function.__module__ or "", function.__code__.co_filename)
+
+
+def _in_library(name: str, where: Any) -> bool:
+    path = str(getattr(where, "__file__", None) or where)
+    return name.partition(".")[0] != "nlhfsim" and ("site-packages" in path or "lib/python" in path or "built-in" in path)
