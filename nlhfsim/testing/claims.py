@@ -41,8 +41,8 @@ def check_claim(claim: str | Claim, n_games: int = 200, seed: int = 0) -> Checke
     """Check a claim, and the claim's check, on the mixed family of games.
 
     It must hold where it counts; count on at least 5 % of the games, and be decided on 99 % of them; say the same twice and after
-    relabelling the actions; leave its case alone; have, if it is an identity, two sides that share no function; and be able to fail: every mutant is
-    rejected, and a bound is attained within a factor 2 or says in `slack` how loose it is.
+    relabelling the actions; leave its case alone; have, if it is an identity, two sides that share no function; and be able to
+    fail: every mutant is rejected, and a bound is attained within a factor 2 or says in `slack` how loose it is.
 
     Parameters
     ----------
