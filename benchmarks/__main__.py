@@ -19,6 +19,7 @@ PARTS = {
     "sampled_extragradient": "how much of extragradient's lead over mirror descent votes leave",
     "verification": "how long the whole theory takes to check",
     "tightness": "how tight every bound of the theory is, and on which game",
+    "stability": "rates and critical steps that linearizations predict, beside runs on 200 games",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {
