@@ -26,4 +26,9 @@ __all__ = [
     "step_claim",
 ]
 
-from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+    payoff,
+    equilibrium,
+    gap,
+    nash_mirror_prox,
+)
