@@ -29,6 +29,8 @@ __all__ = [
 from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in the order of the theory)
     payoff,
     equilibrium,
+    online_ipo,
+    proximal_subgame,
     gap,
     nash_mirror_prox,
 )
