@@ -33,4 +33,5 @@ from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in 
     proximal_subgame,
     gap,
     nash_mirror_prox,
+    reward_model,
 )
