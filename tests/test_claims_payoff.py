@@ -44,13 +44,13 @@ REWARD_MODEL = ["bradley-terry-is-exploitable", "bradley-terry-on-three-actions"
 class Truth:
     """A case and what the definitions say about it, P with dyadic entries."""
 
-    def __init__(self, margins: list[float], beta: float, step_size: float, peak: float) -> None:
+    def __init__(self, margins: list[float], beta: float, step_size: float, peaks: tuple[float, float]) -> None:
         n = 4
         P = np.full((n, n), 0.5)
         P[np.triu_indices(n, 1)] += margins
         P += np.tril(1 - P.T - P, -1)
         rng = np.random.default_rng(7)
-        reference, policy, opponent = (nl.games.random_reference(n, rng, peak) for _ in range(3))
+        reference, policy, opponent = (nl.games.random_reference(n, rng, peak) for peak in (peaks[0], peaks[1], peaks[1]))
         game = nl.PreferenceGame(P, beta, reference)
         self.case = Case(game, np.log(policy), np.log(opponent), step_size)
         self.P, self.beta, self.gamma = P.tolist(), mp.mpf(beta), mp.mpf(step_size)
@@ -117,14 +117,22 @@ SIDES: dict[str, tuple[Side, Side]] = {
 """By claim what `measure` and `bound` are by the definitions."""
 
 
+CASES: list[tuple[list[float], float, float, tuple[float, float]]] = [
+    ([0.25, -0.375, 0.125, 0.5, -0.25, 0.4375], 0.03125, 20.0, (1.0, 1.0)),
+    ([0.5, -0.5, 0.5, 0.5, 0.5, 0.5], 0.125, 0.5, (4.0, 4.0)),
+    ([0.125, 0.0, 0.25, 0.5, 0.0, -0.125], 4.0, 0.0625, (1.0, 1.0)),
+    ([-0.25, 0.25, 0.125, 0.25, -0.5, 0.4375], 1.0, 1.0, (30.0, 4.0)),
+]
+"""Margins, β, step size, peaks of reference and policies: small β, certain votes, strong regularizer, reference on one action."""
+
+
 @lru_cache
 def truth(index: int) -> Truth:
-    """One of three cases: a cycle and more at a small β, certain votes with peaked policies, a strong regularizer."""
-    margins = [0.25, -0.375, 0.125, 0.5, -0.25, 0.4375], [0.5, -0.5, 0.5, 0.5, 0.5, 0.5], [0.125, 0.0, 0.25, 0.5, 0.0, -0.125]
-    return Truth(margins[index], (0.03125, 0.125, 4.0)[index], (20.0, 0.5, 0.0625)[index], (1.0, 4.0, 1.0)[index])
+    """Each with what the definitions say."""
+    return Truth(*CASES[index])
 
 
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(len(CASES)))
 @pytest.mark.parametrize("name", SIDES)
 def test_both_sides_are_what_the_definitions_say(name: str, index: int) -> None:
     claim, known = nl.claims.get(name), truth(index)
@@ -193,6 +201,15 @@ def test_at_the_equilibrium_a_gap_says_nothing(name: str) -> None:
     claim, case = nl.claims.get(name), at_equilibrium()
     assert judge(claim, case).verdict == "skipped"
     assert judge(claim.without(claim.hypotheses[0].name), case).verdict == "inconclusive"
+
+
+def test_what_would_take_long_or_never_be_drawn_does_not_count() -> None:
+    case = mixed_case(0, 20)
+    rare = case.at(log_policy=np.log([1 - 1e-13, *[1e-13 / (case.n - 1)] * (case.n - 1)]))
+    assert "rare" in judge(nl.claims.get("one-vote-step-is-unbiased"), rare).reason
+    for n, names in ((40, ["one-vote-step-is-unbiased"]), (120, ["one-vote-step-is-unbiased", "online-ipo-is-self-play-pg"])):
+        report = nl.verify(names, n_games=1, game=nl.games.random_game(n, 1))
+        assert all(verdict.n_skipped == 1 for verdict in report.verdicts)
 
 
 def test_a_reference_that_is_the_equilibrium_shows_no_distance() -> None:

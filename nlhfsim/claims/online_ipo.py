@@ -19,6 +19,8 @@ from nlhfsim.sources import ONLINE_IPO
 
 _TINY = 1e-200
 """The imaginary step: the derivative of an analytic function to rounding."""
+_MANY, _TOO_MANY = 30, 100
+_RAREST = 1e-12
 
 
 def loss(case: Case, logits: Array, drawn_from: Array) -> Array:
@@ -50,6 +52,17 @@ def self_play_gradient(case: Case, factor: float = 1.0, strength: float = 1.0) -
     return Measured(factor * gradient, 8 * EPS * abs(factor) * pi * (size + pi @ size))
 
 
+def _few_actions(case: Case) -> str:
+    return "more than 100 actions: derivatives in each logit take long" if case.n > _TOO_MANY else ""
+
+
+def _drawn(case: Case) -> str:
+    """Return why the pairs cannot be enumerated: too many, or one so rare that no number draws it."""
+    if case.n > _MANY:
+        return "more than 30 actions: every pair and vote takes long"
+    return "an action is too rare to be drawn" if case.policy.min() < _RAREST else ""
+
+
 _STATEMENT = (
     r"\nabla_\theta \mathbb E\bigl(h_\theta(y,y') - (o - \tfrac12)/\beta\bigr)^2 = -\tfrac{4}{\beta} "
     r"\nabla_\theta \mathcal P_\beta(\pi_\theta \succ \bar\pi)\big|_{\bar\pi = \pi_\theta}, \quad y, y' \sim \bar\pi"
@@ -67,6 +80,7 @@ register(
         bound=lambda case: self_play_gradient(case, -4 / case.beta),
         tolerance=0.0,
         why="rounding of the largest term of each component",
+        counts=_few_actions,
         mutants=(
             Mutant("-2/β for -4/β", {"bound": lambda case: self_play_gradient(case, -2 / case.beta)}),
             Mutant("β halved in the payoff", {"bound": lambda case: self_play_gradient(case, -4 / case.beta, 0.5)}),
@@ -134,6 +148,7 @@ register(
         bound=lambda case: self_play_gradient(case, case.step_size),
         tolerance=0.0,
         why="rounding of each step and of the largest term of each component",
+        counts=_drawn,
         mutants=(
             Mutant("a factor 2", {"bound": lambda case: self_play_gradient(case, 2 * case.step_size)}),
             Mutant("β halved", {"bound": lambda case: self_play_gradient(case, case.step_size, 0.5)}),
