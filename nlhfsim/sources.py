@@ -220,3 +220,18 @@ NASH_POLICY_GRADIENT = Source(
     2025,
     "2510.18183",
 )
+BRADLEY_TERRY = Source(
+    "bradley1952rank",
+    "Bradley, Ralph Allan and Terry, Milton E.",
+    "Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons",
+    1952,
+    journal="Biometrika",
+)
+DIRECT_PREFERENCE_OPTIMIZATION = Source(
+    "rafailov2023direct",
+    "Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Ermon, Stefano and Manning, Christopher D. and Finn, Chelsea",
+    "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+    2023,
+    "2305.18290",
+    "Advances in Neural Information Processing Systems",
+)

@@ -31,5 +31,15 @@ __all__ = [
     "tightness",
 ]
 
-from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)
-from nlhfsim.claims import self_play_pg, critical_step, flow  # noqa: E402,F401
+from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+    payoff,
+    equilibrium,
+    online_ipo,
+    proximal_subgame,
+    gap,
+    nash_mirror_prox,
+    reward_model,
+    self_play_pg,
+    critical_step,
+    flow,
+)
