@@ -26,4 +26,13 @@ __all__ = [
     "step_claim",
 ]
 
-from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in the order of the theory)
+    payoff,
+    explicit_is_implicit,
+    proximal_point,
+    nash_mirror_prox,
+    extragradient,
+    magnetic_mirror_descent,
+    nash_md,
+    multiplicative_weights,
+)
