@@ -206,6 +206,27 @@ REGRET_MATCHING_PLUS = Source(
     2014,
     "1407.5042",
 )
+MULTIPLICATIVE_WEIGHTS = Source(
+    "freund1999adaptive",
+    "Freund, Yoav and Schapire, Robert E.",
+    "Adaptive Game Playing Using Multiplicative Weights",
+    1999,
+    journal="Games and Economic Behavior",
+)
+MULTIPLICATIVE_WEIGHTS_SPIRAL = Source(
+    "bailey2018multiplicative",
+    "Bailey, James P. and Piliouras, Georgios",
+    "Multiplicative Weights Update in Zero-Sum Games",
+    2018,
+    journal="ACM Conference on Economics and Computation",
+)
+BREGMAN_PROXIMAL_POINT = Source(
+    "eckstein1993nonlinear",
+    "Eckstein, Jonathan",
+    "Nonlinear Proximal Point Algorithms Using Bregman Functions, with Applications to Convex Programming",
+    1993,
+    journal="Mathematics of Operations Research",
+)
 CONVERGENT_META_ALIGNMENT = Source(
     "liu2024comal",
     "Liu, Yixin and Oikonomou, Argyris and Zheng, Weiqiang and Cai, Yang and Cohan, Arman",

@@ -5,11 +5,12 @@ Everything in the first half comes from the registry alone: a new file in `nlhfs
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,10 +18,12 @@ import numpy.typing as npt
 import pytest
 
 import nlhfsim as nl
-from nlhfsim import dynamics, kernels
-from nlhfsim.dynamics import _spec, nash_mirror_prox
+from nlhfsim import claims, dynamics, kernels
+from nlhfsim.claims._method_mutants import GENERIC, mutants_of
+from nlhfsim.claims._step import kebab
+from nlhfsim.dynamics import _spec
 from nlhfsim.errors import InputError, ProvenRangeWarning, UnknownNameError
-from nlhfsim.games.payoffs import Context, DensePayoff, dense
+from nlhfsim.games.payoffs import Context
 
 pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
 
@@ -319,7 +322,7 @@ def test_fixed_point_is_as_declared(name: str, family: Family, equilibrium_of: C
     assert moved < 1e-9 if name in NASH else moved > 1e-3
 
 
-# --- characterisation and mutants -----------------------------------------------------------------------------------------
+# --- characterisation and wrong steps -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -333,177 +336,57 @@ def test_every_step_meets_its_characterisation(name: str, family: Family, starts
                 assert residual < TOLERANCE, (key, residual)
 
 
-def another_reference(context: Context) -> Context:
-    """The context with the reference tilted towards its first action."""
-    log_reference = context.log_reference.copy()
-    log_reference[0] += 0.5
-    return context._replace(log_reference=log_reference - np.log(np.exp(log_reference).sum()))
-
-
-Mutant = Callable[[dynamics.Dynamics, Context, Any, Any], Any]
-"""Returns the state after a wrong step, from the method, the context, the state before, and the one before that."""
-
-
-def wrong_context(change: Callable[[Context], Context]) -> Mutant:
-    """The step is given another game."""
-    return lambda m, context, state, stale: m.method.step(state, change(context), step_input(m), m.params)
-
-
-MUTANTS: dict[str, Mutant] = {
-    "transposed": wrong_context(lambda c: c._replace(payoff=DensePayoff(-dense(c.payoff)))),
-    "half beta": wrong_context(lambda c: c._replace(beta=c.beta / 2)),
-    "another reference": wrong_context(another_reference),
-    "doubled step": lambda m, context, state, stale: m.method.step(state, context, step_input(m, 2.0), m.params),
-    "stale state": lambda m, context, state, stale: m.method.step(stale, context, step_input(m), m.params),
-}
-NO_REFERENCE = ("half beta", "another reference")
-UNUSED = {name: NO_REFERENCE for name in ("MultiplicativeWeights", "MagnetRefresh")} | {
-    name: (*NO_REFERENCE, "doubled step") for name in ("FictitiousPlay", "RegretMatching", "RegretMatchingPlus")
+WRONG_STEPS = [(name, wrong) for name in METHODS for wrong in mutants_of(claims.get(f"{kebab(name)}-step").method)]
+NO_REFERENCE = {"regularizer dropped", "regularizer halved", "uniform for the reference"}
+UNUSED = {
+    "ProximalPoint": {"opponent's policy stale"},
+    **{name: NO_REFERENCE for name in ("MultiplicativeWeights", "MagnetRefresh")},
+    **{name: NO_REFERENCE | {"factor 2 in the step"} for name in ("FictitiousPlay", "RegretMatching", "RegretMatchingPlus")},
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-@pytest.mark.parametrize("name", METHODS)
-def test_wrong_steps_are_rejected(name: str, mutant: str, family: Family, starts: Starts) -> None:
-    """A step with one wrong argument breaks the characterisation a thousandfold on every game; what is unused changes no bit."""
-    method = example(name)
+def worst_residual(wrong: dynamics.Dynamics, context: Context, policy: Floats) -> float:
+    """The largest residual of the characterisation over a few steps."""
+    method, found = wrong.method, []
+    state = method.init(context, wrong.params, np.log(policy))
+    with np.errstate(all="ignore"):
+        for _ in range(4):
+            after = method.step(state, context, step_input(wrong), wrong.params)
+            found.append(method.characterisation(context, wrong.params, state, step_input(wrong), after))
+            state = after
+    return float(np.nanmax(found))
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG_STEPS)
+def test_wrong_steps_are_rejected(name: str, wrong: str, family: Family, starts: Starts) -> None:
+    """Every wrong step of the claims' registry breaks the characterisation a thousandfold, on every game with every start.
+
+    Where that cannot be: a reference that is uniform; plays, which a wrong rule may hit by chance, so that they need only be found
+    out on most games by some start. Where margins are thousandths, what they change is as much smaller.
+    """
+    mutant = mutants_of(claims.get(f"{kebab(name)}-step").method)[wrong]
+    rejected: dict[str, list[bool]] = {}
     for key, context, policy in situations(family, starts):
-        stale, state = run_plain(method, context, policy, 1)
-        wrong = MUTANTS[mutant](method, context, state, stale)
-        if mutant in UNUSED.get(name, ()):
-            right = method.method.step(state, context, step_input(method), method.params)
-            np.testing.assert_array_equal(wrong.logits, right.logits)
+        if wrong == "uniform for the reference" and np.ptp(context.log_reference) < 1e-12:
             continue
-        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
-        assert residual > REJECTED, (key, residual)
+        enough = 1e-3 * TOLERANCE if key == "near-ties" else REJECTED
+        rejected.setdefault(key, []).append(worst_residual(mutant, context, policy) > enough)
+    if mutant.method.scheduled is None:
+        assert np.mean([any(found) for found in rejected.values()]) >= 0.7, rejected
+    else:
+        assert all(all(found) for found in rejected.values()), rejected
 
 
-def test_a_stale_centre_is_rejected(family: Family, starts: Starts) -> None:
-    """NashProx pulled to the centre of the step before, or leaving its centre behind, breaks its characterisation."""
-    method = example("NashProx")
-    for key, context, policy in situations(family, starts):
-        stale, state = run_plain(method, context, policy, 3)[-2:]
-        pulled = method.method.step(state._replace(centre=stale.centre), context, step_input(method), method.params)
-        right = method.method.step(state, context, step_input(method), method.params)
-        for wrong in (right._replace(logits=pulled.logits), right._replace(centre=state.centre)):
-            residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
-            assert residual > REJECTED, (key, residual)
-
-
-class Parts(NamedTuple):
-    """What a hand-written wrong step is made of: probabilities, γ, β, the payoff matrix."""
-
-    pi: Floats
-    rho: Floats
-    gamma: float
-    beta: float
-    A: Floats
-
-
-def normalized(weights: Floats) -> Floats:
-    """Weights divided by their sum."""
-    return np.asarray(weights / weights.sum())
-
-
-def nash_md_arithmetic(p: Parts) -> Floats:
-    """Nash-MD with the arithmetic mixture."""
-    share = p.gamma * p.beta
-    mixture = (1 - share) * p.pi + share * p.rho
-    return normalized(mixture * np.exp(p.gamma * p.A @ mixture))
-
-
-def nash_md_self_play(p: Parts) -> Floats:
-    """Nash-MD whose opponent is the current policy instead of the mixture."""
-    share = p.gamma * p.beta
-    mixture = normalized(p.pi ** (1 - share) * p.rho**share)
-    return normalized(mixture * np.exp(p.gamma * p.A @ p.pi))
-
-
-def nash_md_from_the_policy(p: Parts) -> Floats:
-    """Nash-MD that steps from the current policy, the mixture being only the opponent."""
-    share = p.gamma * p.beta
-    mixture = normalized(p.pi ** (1 - share) * p.rho**share)
-    return normalized(p.pi * np.exp(p.gamma * p.A @ mixture))
-
-
-def extragradient_moving_regularizer(p: Parts) -> Floats:
-    """Extragradient with the regularizer taken at the half point in the second step."""
-    half = normalized(p.pi * np.exp(p.gamma * (p.A @ p.pi - p.beta * np.log(p.pi / p.rho))))
-    return normalized(p.pi * np.exp(p.gamma * (p.A @ half - p.beta * np.log(half / p.rho))))
-
-
-def extragradient_from_the_half_point(p: Parts) -> Floats:
-    """Extragradient whose second step starts at the half point."""
-    pull = p.beta * np.log(p.pi / p.rho)
-    half = normalized(p.pi * np.exp(p.gamma * (p.A @ p.pi - pull)))
-    return normalized(half * np.exp(p.gamma * (p.A @ half - pull)))
-
-
-def one_prox(p: Parts, centre: Floats, opponent: Floats) -> Floats:
-    """One proximal step in probability space."""
-    weight = 1 + p.gamma * p.beta
-    return normalized((centre * p.rho ** (p.gamma * p.beta) * np.exp(p.gamma * p.A @ opponent)) ** (1 / weight))
-
-
-def mirror_prox_one_call(p: Parts) -> Floats:
-    """Mirror prox that forgets to look ahead."""
-    return one_prox(p, p.pi, p.pi)
-
-
-def mirror_prox_two_steps(p: Parts) -> Floats:
-    """Mirror prox whose second step starts at the half point."""
-    half = one_prox(p, p.pi, p.pi)
-    return one_prox(p, half, half)
-
-
-def natural_pg_with_jacobian(p: Parts) -> Floats:
-    """Natural policy gradient with the softmax Jacobian left in."""
-    slope = p.A @ p.pi - p.beta * np.log(p.pi / p.rho)
-    return normalized(p.pi * np.exp(p.gamma * p.pi * (slope - p.pi @ slope)))
-
-
-def magnetic_without_shrinkage(p: Parts) -> Floats:
-    """Magnetic mirror descent without the division by 1 + γβ."""
-    return normalized(p.pi * p.rho ** (p.gamma * p.beta) * np.exp(p.gamma * p.A @ p.pi))
-
-
-def self_play_without_baseline(p: Parts) -> Floats:
-    """Self-play policy gradient without the subtracted mean."""
-    slope = p.A @ p.pi - p.beta * np.log(p.pi / p.rho)
-    return normalized(p.pi * np.exp(p.gamma * p.pi * slope))
-
-
-HAND_WRITTEN = {
-    "NashMD": [nash_md_arithmetic, nash_md_self_play, nash_md_from_the_policy],
-    "Extragradient": [extragradient_moving_regularizer, extragradient_from_the_half_point],
-    "NashMirrorProx": [mirror_prox_one_call, mirror_prox_two_steps],
-    "NaturalPG": [natural_pg_with_jacobian],
-    "MagneticMirrorDescent": [magnetic_without_shrinkage],
-    "SelfPlayPG": [self_play_without_baseline],
-}
-
-
-@pytest.mark.parametrize(("name", "mutant"), [(name, mutant) for name, some in HAND_WRITTEN.items() for mutant in some])
-def test_plausible_bugs_are_rejected(name: str, mutant: Callable[[Parts], Floats], family: Family, starts: Starts) -> None:
-    """The bugs that have been published, or nearly so, break the characterisation a thousandfold on every game."""
-    method = example(name)
-    for key, context, policy in situations(family, starts):
-        state = method.method.init(context, method.params, np.log(policy))
-        parts = Parts(policy, np.exp(context.log_reference), step_input(method), context.beta, dense(context.payoff))
-        wrong = state._replace(logits=np.log(mutant(parts)))
-        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
-        assert residual > REJECTED, (key, residual)
-
-
-def test_a_stale_half_point_is_rejected(family: Family, starts: Starts) -> None:
-    """NashMirrorProx looking ahead from the policy of the step before (optimistic by mistake) breaks its characterisation."""
-    method, prox = example("NashMirrorProx"), nash_mirror_prox.prox
-    for key, context, policy in situations(family, starts):
-        stale, state = run_plain(method, context, policy, 1)
-        half = prox(stale.logits, dense(context.payoff) @ np.exp(stale.logits), context, step_input(method))
-        wrong = state._replace(logits=prox(state.logits, dense(context.payoff) @ np.exp(half), context, step_input(method)))
-        residual = method.method.characterisation(context, method.params, state, step_input(method), wrong)
-        assert residual > REJECTED, (key, residual)
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_does_not_use_changes_no_bit(name: str, family: Family, starts: Starts) -> None:
+    """The wrong arguments that are left out of a method's wrong steps are the declared ones, and make no difference."""
+    method = claims.get(f"{kebab(name)}-step").method
+    assert method is not None and set(GENERIC) - set(mutants_of(method)) == UNUSED.get(name, set())
+    for wrong in UNUSED.get(name, set()) & (NO_REFERENCE | {"factor 2 in the step"}):
+        mutant = dataclasses.replace(method, method=GENERIC[wrong](method.method))
+        for _, context, policy in situations(family, starts):
+            for right, other in zip(run_plain(method, context, policy, 3), run_plain(mutant, context, policy, 3)):
+                np.testing.assert_array_equal(right.logits, other.logits)
 
 
 # --- identities -----------------------------------------------------------------------------------------------------------
@@ -647,10 +530,7 @@ def test_steps_beyond_the_range_break_the_rate() -> None:
 def test_the_regularizer_at_the_half_point_breaks_the_rate() -> None:
     """Mutant known to fail: Extragradient with the regularizer at θ′, from β = 0.16."""
 
-    def wrong(state: Any, context: Context, step_size: float, params: Any) -> Any:
-        parts = Parts(np.exp(log_policy(state)), np.exp(context.log_reference), step_size, context.beta, dense(context.payoff))
-        return _spec.LogPolicy(np.log(extragradient_moving_regularizer(parts)))
-
+    wrong = mutants_of(dynamics.Extragradient())["regularizer at the half point in the second step"].method.step
     beta = 1.0
     gamma = 1 / (beta + 0.5)
     right = dynamics.get("Extragradient").method.step

@@ -1,4 +1,4 @@
-"""Wrong steps of a method: what a bug would make of it, for every method, and for those that mix or look ahead."""
+"""Wrong steps of a method: what a bug would make of any, and those of one method, in `_wrong_steps`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nlhfsim.claims._wrong_steps import SPECIFIC, Change, plain
 from nlhfsim.dynamics import Dynamics
 from nlhfsim.dynamics._spec import Method
 from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, DensePayoff, advantage, dense
-
-Change = Callable[[Method], Method]
 
 
 class _WithPast(NamedTuple):
@@ -52,12 +51,7 @@ def stale_opponent(method: Method) -> Method:
         assert method.characterisation is not None
         return method.characterisation(context, params, before.state, step_size, after.state)
 
-    return _plain(method, init=init, step=step, characterisation=characterisation)
-
-
-def _plain(method: Method, **changes: Any) -> Method:
-    """Return a method with other functions, without what was written for its own ones."""
-    return replace(method, compiled=False, kernel=None, together=False, pairs=None, **changes)
+    return plain(method, init=init, step=step, characterisation=characterisation)
 
 
 def in_context(change: Callable[[Context], Context]) -> Change:
@@ -67,7 +61,7 @@ def in_context(change: Callable[[Context], Context]) -> Change:
         def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
             return method.step(state, change(context), step_size, params)
 
-        return _plain(method, step=step)
+        return plain(method, step=step)
 
     return wrong
 
@@ -78,7 +72,7 @@ def doubled_step(method: Method) -> Method:
     def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
         return method.step(state, context, 2 * step_size, params)
 
-    return _plain(method, step=step)
+    return plain(method, step=step)
 
 
 def _tilted(context: Context) -> Context:
@@ -90,12 +84,10 @@ GENERIC: dict[str, Change] = {
     "P transposed": in_context(lambda context: context._replace(payoff=DensePayoff(-dense(context.payoff)))),
     "factor 2 in the step": doubled_step,
     "opponent's policy stale": stale_opponent,
+    "regularizer dropped": in_context(lambda context: context._replace(beta=0.0)),
     "regularizer halved": in_context(lambda context: context._replace(beta=context.beta / 2)),
     "uniform for the reference": in_context(_tilted),
 }
-
-SPECIFIC: dict[str, dict[str, Change]] = {}
-"""Wrong steps of one method, by its name."""
 
 
 def mutants_of(dynamics: Dynamics) -> dict[str, Dynamics]:

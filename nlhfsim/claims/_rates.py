@@ -21,14 +21,19 @@ def kl_along(case: Case, dynamics: Dynamics) -> Measured:
     return kl_to_equilibrium(case, log_policies(case, dynamics, STEPS)[1:])
 
 
-def powers(factor: Callable[[Case], float], power: float = 1.0) -> Callable[[Case, Dynamics], Array]:
-    """Return the bound ``factor^(power K) KL(π*‖π_0)`` for K = 1, …, `STEPS`; KL by its definition."""
+def powers(factor: Callable[[Case], float], power: float = 1.0, steps: int = STEPS) -> Callable[[Case, Dynamics], Array]:
+    """Return the bound ``factor^(power K) KL(π*‖π_0)`` for K = 1, …, `steps`; KL by its definition."""
 
     def bound(case: Case, dynamics: Dynamics) -> Array:
         first = float(np.sum(case.equilibrium * (case.log_equilibrium - case.log_policy)))
-        return np.asarray(first * factor(case) ** (power * np.arange(1, STEPS + 1)))
+        return np.asarray(first * factor(case) ** (power * np.arange(1, steps + 1)))
 
     return bound
+
+
+def implicit_factor(case: Case) -> float:
+    """Return 1/(1 + γβ), by which a step with the proximal term divides KL."""
+    return 1 / (1 + case.step_size * case.beta)
 
 
 def steps_up_to(name: str, largest: Callable[[Case], float], factor: float = 1.0) -> Hypothesis:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nlhfsim import dynamics
 from nlhfsim.claims._spec import Claim
-from nlhfsim.claims._step import step_claim
+from nlhfsim.claims._step import SHORTER, step_claim
 from nlhfsim.errors import InputError, UnknownNameError, did_you_mean
 
 _REGISTRY: dict[str, Claim] = {}
@@ -65,5 +65,5 @@ def _steps() -> dict[str, Claim]:
         known = _STEPS.get(name)
         if method.characterisation is None or known is not None and known.method and known.method.method is method:
             continue
-        _STEPS[name] = step_claim(dynamics.build(name, **(method.example or {})))
+        _STEPS[name] = step_claim(dynamics.build(name, **(dict(method.example or {}) | SHORTER.get(name, {}))))
     return {claim.id: claim for claim in _STEPS.values()}

@@ -25,14 +25,14 @@ def log_policies(case: Case, dynamics: Dynamics, n_steps: int) -> Array:
     return np.array(rows)
 
 
-def kl_to_equilibrium(case: Case, rows: Array) -> Measured:
+def kl_to_equilibrium(case: Case, rows: Array, inexact: float = 0.0) -> Measured:
     """Return KL(π*‖π) of log-policies ``(k, n)``, with what it may be off by.
 
     If log π* is off by δ then KL is off by Cov_π*(δ, log π*/π) ≤ sd(δ) sd(log π*/π), beside δ²; sd(δ) is at most the case's
-    `log_error`. Rounding of log π counts like δ.
+    `log_error`. Rounding of log π counts like δ, and so does `inexact`, by which an inner solver may miss log π.
     """
     log_ratio = case.log_equilibrium - rows
     pi = case.equilibrium
     deviation = np.sqrt(np.sum(pi * (log_ratio - np.sum(pi * log_ratio, axis=-1, keepdims=True)) ** 2, axis=-1))
-    error = case.log_error + 4 * EPS * np.abs(rows).max(axis=-1)
+    error = case.log_error + inexact + 4 * EPS * np.abs(rows).max(axis=-1)
     return Measured(kl_log(np.broadcast_to(case.log_equilibrium, rows.shape), rows), 2 * error * deviation + error**2)

@@ -16,6 +16,8 @@ from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
 _STEPS = 3
 _TOLERANCE = 1e-13
+SHORTER: dict[str, dict[str, Any]] = {"MagnetRefresh": {"refresh_every": 2}}
+"""Parameters with which a few steps see all that a step does, by method, where its example's are too long for that."""
 
 
 def kebab(name: str) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 
 from nlhfsim.claims._case import Case
-from nlhfsim.claims._rates import WHY, kl_along, powers, steps_up_to
+from nlhfsim.claims._rates import WHY, implicit_factor, kl_along, powers, steps_up_to
 from nlhfsim.claims._registry import register
 from nlhfsim.claims._spec import Claim, Mutant
 from nlhfsim.dynamics import NashMirrorProx
 from nlhfsim.sources import NASH_MIRROR_PROX
-
-
-def _factor(case: Case) -> float:
-    return 1 / (1 + case.step_size * case.beta)
 
 
 def _largest(case: Case) -> float:
@@ -29,12 +25,12 @@ register(
         kind="rate",
         status="theorem",
         measure=kl_along,
-        bound=powers(_factor),
+        bound=powers(implicit_factor),
         tolerance=1e-12,
         why=WHY,
         hypotheses=(steps_up_to("γ ≤ 2(β + √(1 + β²))", _largest),),
         mutants=(
-            Mutant("the exponent times 1.5", {"bound": powers(_factor, 1.5)}),
+            Mutant("the exponent times 1.5", {"bound": powers(implicit_factor, 1.5)}),
             Mutant("γ up to twice as large", {"hypotheses": (steps_up_to("γ ≤ 4(β + √(1 + β²))", _largest, 2.0),)}),
         ),
         proof="docs/proofs/derived-claims.md#nash-mirror-prox-rate",
