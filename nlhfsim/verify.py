@@ -82,7 +82,7 @@ def verify(
     mutants : bool
         Whether to try the mutants of each claim, which must be rejected.
     kill_matrix : bool
-        Whether to try the wrong steps of each method on every claim about it as well.
+        Whether to try the wrong steps of each method on every claim about it that is not costly as well.
     workers : int, optional
         Processes. Default: all processors where the work is worth it.
 
@@ -217,14 +217,15 @@ def _on_case(claims: list[Claim], index: int, case: Case) -> list[_Result]:
 def _trials(chosen: list[Claim], seed: int, count: int, mutants: bool, kill_matrix: bool) -> Iterator[_Trial]:
     positions = itertools.count()
     for claim in chosen:
-        tried = max(_share(claim, count), -(-_PATIENCE // COSTS[claim.cost]))
+        few = -(-_PATIENCE // COSTS[claim.cost])
+        tried = max(_share(claim, count), few)
         if mutants:
             for mutant in claim.mutants:
                 yield _Trial(_reference(claim), mutant.name, False, seed, tried, next(positions))
-        if kill_matrix and claim.method is not None:
+        if kill_matrix and claim.method is not None and claim.cost != "costly":
             own = {mutant.name for mutant in claim.mutants}
             for name in (name for name in mutants_of(claim.method) if not (mutants and name in own)):
-                yield _Trial(_reference(claim), name, True, seed, tried, next(positions))
+                yield _Trial(_reference(claim), name, True, seed, few, next(positions))
 
 
 def _wrong(trial: _Trial) -> Claim:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,41 +17,45 @@ from nlhfsim.errors import Array
 from nlhfsim.games.payoffs import Context, DensePayoff, advantage, dense
 
 
-class _WithPast(NamedTuple):
-    """A state with the policy that was last asked about."""
+@functools.cache
+def _with_past(right: Any) -> Any:
+    """Return the type of a state that also keeps the policy last asked about."""
+    kept = namedtuple("WithPast", (*right._fields, "past"))  # type: ignore[misc]
+    kept.right = right  # type: ignore[attr-defined]
+    return kept
 
-    logits: Array
-    state: Any
-    past: Array | None
+
+def _without_past(state: Any) -> Any:
+    return type(state).right(*state[:-1])
 
 
 class _StalePayoff:
     """Answers each question with the answer to the one before."""
 
-    def __init__(self, payoff: Any, past: Array | None) -> None:
+    def __init__(self, payoff: Any, past: Array) -> None:
         self.payoff, self.past = payoff, past
 
     def product(self, policy: Array) -> Array:
         """Return Aπ of the policy asked about before."""
-        asked, self.past = policy if self.past is None else self.past, policy
+        asked, self.past = self.past, policy
         return advantage(self.payoff, asked)
 
 
 def stale_opponent(method: Method) -> Method:
     """The opponent's policy is the one before."""
 
-    def init(context: Context, params: Any, log_policy: Array) -> _WithPast:
+    def init(context: Context, params: Any, log_policy: Array) -> Any:
         state = method.init(context, params, log_policy)
-        return _WithPast(state.logits, state, None)
+        return _with_past(type(state))(*state, np.exp(log_policy))
 
-    def step(state: _WithPast, context: Context, step_size: Any, params: Any) -> _WithPast:
+    def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
         payoff = _StalePayoff(context.payoff, state.past)
-        after = method.step(state.state, context._replace(payoff=payoff), step_size, params)
-        return _WithPast(after.logits, after, payoff.past)
+        after = method.step(_without_past(state), context._replace(payoff=payoff), step_size, params)
+        return type(state)(*after, payoff.past)
 
-    def characterisation(context: Context, params: Any, before: _WithPast, step_size: Any, after: _WithPast) -> float:
+    def characterisation(context: Context, params: Any, before: Any, step_size: Any, after: Any) -> float:
         assert method.characterisation is not None
-        return method.characterisation(context, params, before.state, step_size, after.state)
+        return method.characterisation(context, params, _without_past(before), step_size, _without_past(after))
 
     return plain(method, init=init, step=step, characterisation=characterisation)
 

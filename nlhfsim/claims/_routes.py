@@ -8,12 +8,14 @@ from typing import Any
 
 from nlhfsim.claims._spec import Claim
 
+_MACHINERY = ("nlhfsim.simplex.", "nlhfsim.claims._accuracy.", "nlhfsim.claims._runs.", "nlhfsim.claims._step.")
+
 
 def shared_functions(claim: Claim) -> set[str]:
     """Return the functions, by dotted name, that both sides of a claim call, directly or through others.
 
     For an identity there must be none: one bug could be on both sides. Functions of NumPy, SciPy and the standard library may be
-    shared, as may the attributes of a case. Found by the names in the code, so a function that is passed around as a value is
+    shared, as may the primitives of `nlhfsim.simplex`, what propagates rounding or runs a step, and the attributes of a case. Found by the names in the code, so a function that is passed around as a value is
     seen where it is named.
 
     Examples
@@ -23,7 +25,8 @@ def shared_functions(claim: Claim) -> set[str]:
     set()
     """
     measured, bound = (set(_called(side, set())) for side in (claim.measure, claim.bound))
-    return {f"{function.__module__}.{function.__qualname__}" for function in measured & bound}
+    names = {f"{function.__module__}.{function.__qualname__}" for function in measured & bound}
+    return {name for name in names if not name.startswith(_MACHINERY)}
 
 
 def _called(function: Any, seen: set[int]) -> Iterator[types.FunctionType]:
