@@ -46,7 +46,8 @@ def stale_opponent(method: Method) -> Method:
 
     def init(context: Context, params: Any, log_policy: Array) -> Any:
         state = method.init(context, params, log_policy)
-        return _with_past(type(state))(*state, np.exp(log_policy))
+        kept: Any = _with_past(type(state))  # type: ignore[arg-type]
+        return kept(*state, np.exp(log_policy))
 
     def step(state: Any, context: Context, step_size: Any, params: Any) -> Any:
         payoff = _StalePayoff(context.payoff, state.past)

@@ -15,8 +15,8 @@ def shared_functions(claim: Claim) -> set[str]:
     """Return the functions, by dotted name, that both sides of a claim call, directly or through others.
 
     For an identity there must be none: one bug could be on both sides. Functions of NumPy, SciPy and the standard library may be
-    shared, as may the primitives of `nlhfsim.simplex`, what propagates rounding or runs a step, and the attributes of a case. Found by the names in the code, so a function that is passed around as a value is
-    seen where it is named.
+    shared, as may the primitives of `nlhfsim.simplex`, what propagates rounding or runs a step, and the attributes of a case.
+    Found by the names in the code, so a function that is passed around as a value is seen where it is named.
 
     Examples
     --------
