@@ -295,6 +295,17 @@ def test_critical_steps_are_those_of_the_closed_forms(game: nl.PreferenceGame, e
     assert closed >= 4 * game.beta / (game.beta**2 + np.pi**-2) * (1 - 1e-9)
 
 
+def test_thresholds_where_one_action_is_nearly_certain() -> None:
+    """Eigenvalues of 1e-19 are rounding and decide nothing; λ = -9.6091427e-8 does (mpmath at 60 digits)."""
+    game = nl.games.bradley_terry([0, 0.3, 2, 2.5], beta=0.01)
+    spectrum = stability.self_play_spectrum(game, nl.solve(game))
+    np.testing.assert_allclose(spectrum.critical_step, 20813511.2973, rtol=1e-8)
+    np.testing.assert_allclose(stability.critical_step(game, "SelfPlayPG"), 20813511.2973, rtol=1e-5)
+    cyclic = nl.games.random_game(8, 4, "zero-one", beta=0.01)
+    closed = stability.self_play_spectrum(cyclic, nl.solve(cyclic)).critical_step
+    np.testing.assert_allclose(stability.critical_step(cyclic, "SelfPlayPG"), closed, rtol=1e-7)
+
+
 def test_the_bound_on_rotation_is_nearly_attained() -> None:
     """On long cyclic tournaments ω tends to 1/π."""
     game = nl.games.cyclic_tournament(201, 0.5, beta=0.1)

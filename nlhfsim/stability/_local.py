@@ -14,8 +14,11 @@ from nlhfsim.plan import solved_target
 from nlhfsim.simplex import kl_log
 from nlhfsim.stability._step_map import StepMap
 
-UNSTABLE = 1e-12
-"""|λ|² - 1 above which an eigenvalue counts as outside of the unit circle: rounding moves those that are on it."""
+UNSTABLE, UNSTABLE_A_STEP = 1e-12, 4e-15
+"""|λ|² - 1 above which an eigenvalue counts as outside of the unit circle, and more of it for each unit of the step size.
+
+Rounding moves eigenvalues that are on the circle, as those of actions that are hardly played are in policy gradient methods.
+"""
 _LARGEST = 1500
 _INTERIOR = 1e-7
 _ITERATIONS = 30
@@ -211,7 +214,7 @@ def _newton(steps: StepMap, start: Array, step_size: float, exact: bool) -> Loca
         residual = basis.T @ (image - point)
         if not (np.isfinite(local.matrix).all() and np.isfinite(residual).all()):
             return local if point is start and exact else None
-        rounding = np.abs(residual).max(initial=0.0) <= 1e-14 * (1 + np.abs(point).max())
+        rounding = np.abs(residual).max(initial=0.0) <= 1e-14 * (1 + np.abs(point).max()) + 1e-15 * step_size
         if rounding and exact:
             return local
         move = _solve(np.eye(len(residual)) - local.matrix, residual)

@@ -11,7 +11,7 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.stability._local import UNSTABLE, Subject, subject
+from nlhfsim.stability._local import UNSTABLE, UNSTABLE_A_STEP, Subject, subject
 
 _A_DECADE = 24
 _COARSE = 8
@@ -53,7 +53,8 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     -------
     float
         γ_c, looked for from a thousandth of 1/(β + 0.1/β) up to 1e12. Stability may come back at larger steps: see
-        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 on.
+        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 + 4e-15 γ
+        on, above rounding.
 
     Raises
     ------
@@ -252,7 +253,8 @@ def _stable(about: Subject, low: float, high: float) -> list[tuple[float, float]
     from scipy.optimize import brentq
 
     def margin(log_step: float) -> float:
-        return min(about.excess(float(np.exp(log_step))), _CLIP) - UNSTABLE
+        step_size = float(np.exp(log_step))
+        return min(about.excess(step_size), _CLIP) - UNSTABLE - UNSTABLE_A_STEP * step_size
 
     logs = _grid(low, high, _A_DECADE)
     logs, values = _refined(margin, logs, np.array([margin(log) for log in logs]))
