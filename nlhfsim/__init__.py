@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nlhfsim import datasets, dynamics, errors, games, metrics, plots
+    from nlhfsim import datasets, dynamics, errors, games, metrics, plots, testing
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
@@ -57,7 +57,7 @@ _HOME = {
     "span": "simplex",
     "tune": "tuning",
 }
-_MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "metrics", "plots")} | {
+_MODULES = {name: name for name in ("datasets", "dynamics", "errors", "games", "metrics", "plots", "testing")} | {
     "schedules": "dynamics.schedules"
 }
 
@@ -93,6 +93,7 @@ __all__ = [
     "solve",
     "solve_path",
     "span",
+    "testing",
     "tune",
 ]
 
