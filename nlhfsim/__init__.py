@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nlhfsim import claims, datasets, dynamics, errors, games, metrics, plots, stability
+    from nlhfsim import claims, datasets, dynamics, errors, games, metrics, plots, stability, testing
     from nlhfsim.compare import Comparison, compare
     from nlhfsim.dynamics import schedules
     from nlhfsim.equilibrium import Equilibrium, solve, solve_path
@@ -60,9 +60,9 @@ _HOME = {
     "tune": "tuning",
     "verify": "verify",
 }
-_MODULES = {name: name for name in ("claims", "datasets", "dynamics", "errors", "games", "metrics", "plots", "stability")} | {
-    "schedules": "dynamics.schedules"
-}
+_MODULES = {
+    name: name for name in ("claims", "datasets", "dynamics", "errors", "games", "metrics", "plots", "stability", "testing")
+} | {"schedules": "dynamics.schedules"}
 
 __all__ = [
     "Comparison",
@@ -99,6 +99,7 @@ __all__ = [
     "solve_path",
     "span",
     "stability",
+    "testing",
     "tune",
     "verify",
 ]

@@ -2,7 +2,10 @@
 
 Random games alone are a weak test (entries drawn at random get easier as n grows), so every check runs on cycles, certain votes,
 low rank, near ties, peaked references and real data too.
-``NLHFSIM_HYPOTHESIS=deep`` searches longer than the default profile, ``quick``.
+
+``quick``, the default profile of hypothesis, draws the same 40 examples each time, as continuous integration needs;
+``NLHFSIM_HYPOTHESIS=deep python -m pytest tests/test_properties.py`` draws 2,000 others each time. A number of its own in
+``settings`` is a test's own business in both.
 """
 
 from __future__ import annotations
@@ -24,37 +27,13 @@ settings.load_profile(os.environ.get("NLHFSIM_HYPOTHESIS", "quick"))
 Floats = npt.NDArray[np.float64]
 
 
-def contexts_game() -> nl.PreferenceGame:
-    """Three contexts of four actions: a cycle with a bystander, certain votes and a random game, unequal weights."""
-    rng = np.random.default_rng(6)
-    cycle = np.full((4, 4), 0.5)
-    for winner, loser in ((0, 1), (1, 2), (2, 0)):
-        cycle[winner, loser], cycle[loser, winner] = 0.9, 0.1
-    certain = np.triu(np.ones((4, 4)), 1) + np.eye(4) / 2
-    upper = np.triu(rng.uniform(size=(4, 4)), 1)
-    mixed = upper + np.tril(1 - upper.T, -1) + np.eye(4) / 2
-    reference = rng.dirichlet(np.ones(4), size=3)
-    return nl.PreferenceGame(np.stack([cycle, certain, mixed]), 0.15, reference, weights=[0.5, 0.3, 0.2])
-
-
-FAMILY: dict[str, Callable[[], nl.PreferenceGame]] = {
-    "cyclic-tournament": lambda: nl.games.cyclic_tournament(7, 0.5, beta=0.05),
-    "zero-one-cycle": lambda: nl.PreferenceGame([[0.5, 1, 0], [0, 0.5, 1], [1, 0, 0.5]], 0.01, [0.6, 0.3, 0.1]),
-    "low-rank": lambda: nl.games.random_low_rank(8, 2, 1, beta=0.1),
-    "transitive-cyclic": lambda: nl.games.transitive_cyclic(6, 0.4, beta=0.3),
-    "near-ties": lambda: nl.games.near_ties(5, 2, 1e-3, beta=0.001),
-    "peaked": lambda: nl.games.random_game(6, 3, beta=0.2, reference=nl.games.random_reference(6, 4, 8.0)),
-    "real": lambda: nl.datasets.load("kendall1940-girls", beta=0.02),
-    "random": lambda: nl.games.random_game(10, 5, beta=1.0),
-    "strong": lambda: nl.games.random_game(5, 8, "zero-one", beta=2.5, reference=nl.games.random_reference(5, 9, 1.0)),
-    "contexts": contexts_game,
-}
+FAMILY = nl.testing.mixed_games()
 
 
 @pytest.fixture(scope="session")
 def family() -> dict[str, nl.PreferenceGame]:
     """Every game of the mixed family by its name."""
-    return {name: make() for name, make in FAMILY.items()}
+    return dict(FAMILY)
 
 
 @pytest.fixture(params=list(FAMILY))

@@ -24,6 +24,8 @@ from nlhfsim.claims._step import kebab
 from nlhfsim.dynamics import _spec
 from nlhfsim.errors import InputError, ProvenRangeWarning, UnknownNameError
 from nlhfsim.games.payoffs import Context
+from nlhfsim.testing._step_clauses import REJECTED, TOLERANCE
+from nlhfsim.testing._subject import log_policy, run_plain, step_input
 
 pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
 
@@ -33,34 +35,11 @@ Starts = dict[str, Floats]
 
 METHODS = dynamics.names()
 COMPILED = [name for name in METHODS if dynamics.get(name).method.compiled]
-TOLERANCE = 1e-11
-REJECTED = 1e3 * TOLERANCE
 
 
 def example(name: str, **changes: Any) -> dynamics.Dynamics:
     """The method's own example, with some of its parameters changed."""
     return dynamics.build(name, **(dict(dynamics.get(name).method.example) | changes))
-
-
-def step_input(method: dynamics.Dynamics, factor: float = 1.0) -> Any:
-    """What one step receives as its step size: a number, or one for each inner step; 0 if the method has none."""
-    size = 0.0 if method.method.scheduled is None else factor * float(method.step_size)  # type: ignore[arg-type]
-    inner = method.method.inner_steps
-    return size if inner is None else np.full(inner(method.params), size)
-
-
-def run_plain(method: dynamics.Dynamics, context: Context, policy: Floats, n_steps: int) -> list[Any]:
-    """The states of the plain step from a policy, the first one included."""
-    states = [method.method.init(context, method.params, np.log(policy))]
-    for _ in range(n_steps):
-        states.append(method.method.step(states[-1], context, step_input(method), method.params))
-    return states
-
-
-def log_policy(state: Any) -> Floats:
-    """log softmax of a state's logits, by the textbook formula."""
-    shifted = state.logits - state.logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def situations(family: Family, starts: Starts) -> Iterator[tuple[str, Context, Floats]]:
@@ -112,42 +91,6 @@ def test_metadata_is_of_the_declared_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_oracle_calls_are_counted_right(name: str, monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
-    """The declared oracle calls are the products Aπ that a plain step takes."""
-    method, game = example(name), family["low-rank"]
-    declared, calls = method.method.oracle_calls, []
-    for file in method_files():
-        module = importlib.import_module(f"nlhfsim.dynamics.{file}")
-        if hasattr(module, "advantage"):
-            real = module.advantage
-            monkeypatch.setattr(module, "advantage", lambda payoff, policy, real=real: calls.append(1) or real(payoff, policy))
-    state = method.method.init(game.contexts[0], method.params, np.log(game.reference))
-    calls.clear()  # what a look-ahead method reads once at the start is not a step's
-    method.method.step(state, game.contexts[0], step_input(method), method.params)
-    assert declared is None or declared(method.params) == len(calls)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_safe_step_exists_on_every_game(name: str, family: Family) -> None:
-    """A positive, finite step size is named on every game, also without regularization and for one action (if there is one)."""
-    method = dynamics.build(name)
-    games = [
-        *family.values(),
-        family["random"].with_beta(0.0),
-        nl.PreferenceGame([[0.5]], 0.1),
-        family["contexts"].with_beta(0.0),
-    ]
-    for game in games:
-        step = method.resolve(game.contexts).step_size
-        if method.method.scheduled is None:
-            assert step is None
-        else:
-            assert isinstance(step, float) and np.isfinite(step) and step > 0
-        final = nl.simulate(game, name, 3, equilibrium=False).final
-        assert final is not None and np.isfinite(final).all()
-
-
-@pytest.mark.parametrize("name", METHODS)
 def test_bad_parameters_are_refused(name: str) -> None:
     """A step size that is not positive and an unknown parameter are refused by name."""
     scheduled = dynamics.get(name).method.scheduled
@@ -164,114 +107,38 @@ def test_bad_parameters_are_refused(name: str) -> None:
 # --- the contract ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_stays_on_the_simplex(name: str, family: Family, starts: Starts) -> None:
-    """At the safe step every policy of a run is finite, positive in log space and adds up to 1."""
-    for key, game in family.items():
-        trajectory = nl.simulate(game, name, 40, start=starts[key], equilibrium=False, record_every=1)
-        assert trajectory.status == ("completed", "completed"), key
-        assert np.isfinite(trajectory.log_policies).all()
-        np.testing.assert_allclose(np.exp(trajectory.log_policies).sum(axis=-1), 1, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_leaves_its_inputs_alone(name: str, family: Family, starts: Starts) -> None:
-    """A step works on read-only arrays and changes no bit of what it is given."""
-    game, method = family["low-rank"], example(name)
-    state = run_plain(method, game.contexts[0], starts["low-rank"][0], 2)[-1]
-    frozen = type(state)(*(np.array(field) for field in state))
-    copies = [np.array(field) for field in frozen]
-    for array in (field for field in frozen if field.ndim):
-        array.setflags(write=False)
-    frozen = frozen._replace(**{k: v.item() for k, v in frozen._asdict().items() if not v.ndim})
-    after = method.method.step(frozen, game.contexts[0], step_input(method), method.params)
-    assert not any(np.shares_memory(after.logits, field) for field in frozen if np.ndim(field))
-    for field, copy in zip(frozen, copies):
-        np.testing.assert_array_equal(field, copy)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_same_seed_same_bits(name: str, family: Family) -> None:
-    """Two calls with one seed agree in every bit; another seed starts elsewhere."""
-    game = family["contexts"]
-    first, again, other = (
-        nl.simulate(game, example(name), 7, runs=3, seed=seed, start="random", equilibrium=False) for seed in (5, 5, 6)
-    )
-    np.testing.assert_array_equal(first.log_policies, again.log_policies)
-    np.testing.assert_array_equal(first.parameters, again.parameters)
-    assert (first.log_policies != other.log_policies).any()
-
-
 def variants(name: str) -> list[dynamics.Dynamics]:
-    """The example, the same with a schedule, and the methods' other modes."""
-    scheduled = dynamics.get(name).method.scheduled
+    """The example, and the methods' other modes."""
     found = [example(name)]
-    if scheduled is not None:
-        found.append(example(name, **{scheduled: nl.schedules.inverse_time(2.0, 5.0)}))
     if name == "FictitiousPlay":
         found.append(dynamics.FictitiousPlay(smoothed=True))
     if name == "NashProx":
         found.append(dynamics.NashProx(step_size=0.5, refresh_every=4))
     if name == "ProximalPG":
         found.append(dynamics.ProximalPG(inner_step_size=0.5, inner_steps=1))
+    if name == "MagnetRefresh":
+        found.append(dynamics.MagnetRefresh(step_size=0.4, magnet=0.1))
+    if name == "IPOMD":
+        found.append(dynamics.IPOMD(0.3, mixing=1.0))
     return found
 
 
-@pytest.mark.parametrize("key", ["zero-one-cycle", "contexts"])
-@pytest.mark.parametrize("name", METHODS)
-def test_a_run_continues_bit_for_bit(name: str, key: str, family: Family, starts: Starts, tmp_path: Path) -> None:
-    """run(5) continued by 6 is run(11) in every bit, also through a file, also with schedules."""
-    game = family[key]
-    for method in variants(name):
-        whole = nl.simulate(game, method, 11, start=starts[key], record_every=[5], equilibrium=False)
-        part = nl.simulate(game, method, 5, start=starts[key], equilibrium=False, record_every=100)
-        for begun in (part, nl.load(part.save(tmp_path / "part.npz"))):
-            joined = nl.simulate(game, method, 6, start=begun, record_every=100, equilibrium=False)
-            np.testing.assert_array_equal(joined.steps, whole.steps)
-            np.testing.assert_array_equal(joined.log_policies, whole.log_policies)
-            np.testing.assert_array_equal(joined.oracle_calls, whole.oracle_calls)
-            for field, values in whole.state.items():
-                np.testing.assert_array_equal(joined.state[field], values)
+NO_REFERENCE = {"rejects: half of beta", "rejects: regularizer dropped", "rejects: another reference"}
+NOT_READ = {name: NO_REFERENCE for name in ("MultiplicativeWeights", "MagnetRefresh")} | {
+    name: NO_REFERENCE | {"rejects: double step"} for name in ("FictitiousPlay", "RegretMatching", "RegretMatchingPlus")
+}
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_names_of_actions_do_not_matter(name: str, family: Family, starts: Starts) -> None:
-    """Permuting the actions of the game and of the start permutes the run."""
-    for key in ("low-rank", "transitive-cyclic", "peaked"):
-        game = family[key]
-        order = np.random.default_rng(1).permutation(game.n)
-        renamed = nl.PreferenceGame(game.preferences[np.ix_(order, order)], game.beta, game.reference[order])
-        one = nl.simulate(game, example(name), 6, start=starts[key], equilibrium=False)
-        other = nl.simulate(renamed, example(name), 6, start=starts[key][:, order], equilibrium=False)
-        assert one.log_policies is not None and other.log_policies is not None
-        np.testing.assert_allclose(other.log_policies, one.log_policies[..., order], rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_contexts_decouple(name: str, family: Family, starts: Starts) -> None:
-    """A game with contexts runs as its contexts do one by one."""
-    game, start = family["contexts"], starts["contexts"]
-    together = nl.simulate(game, example(name), 9, start=start, equilibrium=False)
-    for k in range(game.n_contexts):
-        alone_game = nl.PreferenceGame(game.preferences[k], game.beta, game.reference[k])
-        alone = nl.simulate(alone_game, example(name), 9, start=start[:, k], equilibrium=False)
-        assert together.log_policies is not None and alone.log_policies is not None
-        np.testing.assert_allclose(together.log_policies[:, :, k], alone.log_policies, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiled_is_plain(name: str, family: Family, starts: Starts) -> None:
-    """The compiled loop and the plain step agree to 1e-13, relative to the size of the logits."""
-    for key, game in family.items():
-        for method in variants(name):
-            fast, slow = (
-                nl.simulate(game, method, 6, start=starts[key], equilibrium=False, compiled=compiled)
-                for compiled in (True, False)
-            )
-            assert (fast.compiled, slow.compiled) == (True, False)
-            assert fast.log_policies is not None and slow.log_policies is not None
-            scale = 1 + np.abs(slow.log_policies).max()
-            np.testing.assert_allclose(fast.log_policies, slow.log_policies, rtol=0, atol=1e-13 * scale, err_msg=key)
+@pytest.mark.parametrize("method", [method for name in METHODS for method in variants(name)], ids=repr)
+def test_every_method_keeps_the_contract(method: dynamics.Dynamics, family: Family) -> None:
+    """Everything that `nlhfsim.testing.check_dynamics` holds methods to; its characterisation rejects all that it reads."""
+    smoothed = method.parameters.get("smoothed") is True
+    # Smoothed, fictitious play has π* as its fixed point, though the method declares none.
+    report = nl.testing.check_dynamics(method, games=family if smoothed else None)
+    unread = {"rejects: double step"} if smoothed else NOT_READ.get(method.name, set())
+    missing = {name for name, why in report.skipped.items() if name.startswith("rejects: ") and why.startswith("it makes no")}
+    assert missing == unread and report.checked["characterisation"] > 50
+    assert ("oracle calls" in report.skipped) == (method.name == "ProximalPoint")
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the compiler is off")
@@ -296,44 +163,19 @@ def test_nothing_compiles_twice(name: str, family: Family, starts: Starts, tmp_p
     assert len(loop.signatures) == known
 
 
-@pytest.mark.parametrize("name", COMPILED)
+ALONE = [name for name in COMPILED if not (dynamics.get(name).method.together or dynamics.get(name).method.log_linear)]
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_a_step_takes_many_runs_at_once(name: str, family: Family, starts: Starts) -> None:
-    """On leading axes the plain step gives what it gives for each run alone."""
+    """On leading axes the plain step gives what it gives for each run alone, though the method does not say so."""
     game, method = family["peaked"], example(name)
     alone = [run_plain(method, game.contexts[0], policy, 3)[-1].logits for policy in starts["peaked"]]
     together = run_plain(method, game.contexts[0], starts["peaked"], 3)[-1].logits
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
 
 
-NASH = [name for name in METHODS if dynamics.get(name).method.fixed_point == "nash"]
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.filterwarnings("ignore::nlhfsim.errors.EquilibriumStartWarning")
-def test_fixed_point_is_as_declared(name: str, family: Family, equilibrium_of: Callable[..., nl.Equilibrium]) -> None:
-    """Methods whose fixed point is declared Nash stay at π* at the safe step; the others leave it on some game."""
-    moved = 0.0
-    for game in family.values():
-        equilibrium = equilibrium_of(game)
-        run = nl.simulate(game, name, 30, start=equilibrium.policy, equilibrium=equilibrium, record_every=30)
-        assert run.log_policies is not None
-        drift = np.abs(run.log_policies[0, -1] - equilibrium.log_policy).max()
-        moved = max(moved, float(drift))
-    assert moved < 1e-9 if name in NASH else moved > 1e-3
-
-
-# --- characterisation and wrong steps -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_step_meets_its_characterisation(name: str, family: Family, starts: Starts) -> None:
-    """Each step satisfies the optimality condition that defines the method, to rounding."""
-    for method in (m for m in variants(name) if not callable(m.step_size)):
-        for key, context, policy in situations(family, starts):
-            states = run_plain(method, context, policy, 3)
-            for before, after in zip(states, states[1:]):
-                residual = method.method.characterisation(context, method.params, before, step_input(method), after)
-                assert residual < TOLERANCE, (key, residual)
+# --- wrong steps -----------------------------------------------------------------------------------------------------------
 
 
 WRONG_STEPS = [(name, wrong) for name in METHODS for wrong in mutants_of(claims.get(f"{kebab(name)}-step").method)]
