@@ -28,6 +28,7 @@ IDS = [
     "unregularized-prox-monotone",
     "unregularized-prox-average",
     "unregularized-prox-converges",
+    "self-play-log-partition",
     "nash-md-recursion",
     "nash-md-rate",
     "mwu-average-converges",
@@ -107,7 +108,7 @@ def test_bounds_are_powers_of_the_factor(name: str, factor: float, case: Case) -
 
 
 def test_growth_of_nash_md_is_that_of_the_oracle(case: Case) -> None:
-    """KL(π*‖π⁺) - (1 - γβ) KL(π*‖π) + γβ KL(π̃‖π*), and γ²/8."""
+    """KL(π*‖π⁺) - (1 - γβ) KL(π*‖π) + γβ KL(π̃‖π*), and γ²/24."""
     target, start, share = oracles.equilibrium(P, RHO, BETA), oracles.simplex(START), GAMMA * BETA
     (after,) = oracles.trajectory("NashMD", P, RHO, BETA, START, 1, step_size=GAMMA)
     mixture = oracles.mixture(start, oracles.simplex(RHO), share)
@@ -115,7 +116,7 @@ def test_growth_of_nash_md_is_that_of_the_oracle(case: Case) -> None:
     claim = claims.get("nash-md-recursion")
     (value,), (doubt,) = claim.evaluate(claim.measure, case)
     assert abs(value - float(expected)) <= doubt < 1e-12
-    assert claim.evaluate(claim.bound, case)[0] == GAMMA**2 / 8
+    assert claim.evaluate(claim.bound, case)[0] == GAMMA**2 / 24
 
 
 def test_errors_of_inexact_steps_have_the_size_they_say(case: Case) -> None:
@@ -135,7 +136,7 @@ def test_errors_of_inexact_steps_have_the_size_they_say(case: Case) -> None:
 
 
 def test_averages_of_multiplicative_weights_are_those_of_the_oracle(case: Case) -> None:
-    """E_0 of the average of π_0 … π_{T-1} from uniform, and log n/(γT) + γ/8."""
+    """E_0 of the average of π_0 … π_{T-1} from uniform, and log n/(γT) + γ/24."""
     claim = claims.get("mwu-average-converges")
     admitted = claim.admit(case)
     assert isinstance(admitted, Case) and admitted.beta == 0
@@ -145,7 +146,7 @@ def test_averages_of_multiplicative_weights_are_those_of_the_oracle(case: Case) 
         average = oracles.averaged(plays[:t], [1] * t)
         expected = float(oracles.unregularized_exploitability(P, average))
         assert claim.evaluate(claim.measure, admitted)[0][t - 1] == pytest.approx(expected, rel=1e-12, abs=1e-15)
-        bound = np.log(3) / (GAMMA * t) + GAMMA / 8
+        bound = np.log(3) / (GAMMA * t) + GAMMA / 24
         assert claim.evaluate(claim.bound, admitted)[0][t - 1] == pytest.approx(bound, rel=1e-14)
 
 
