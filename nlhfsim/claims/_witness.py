@@ -168,7 +168,7 @@ def _simpler(case: Case) -> Iterator[Case]:
             if _simplicity(log_policy) < _simplicity(getattr(case, name)):
                 yield case.at(**{name: log_policy})
     for digits in (0, 1, 2):
-        rounded = np.round(matrix * 2) / 2 if digits == 0 else np.round(matrix, digits)
+        rounded = _rounded_matrix(matrix, digits)
         if not np.array_equal(rounded, matrix):
             yield case.at(game=PreferenceGame(rounded, case.beta, case.reference))
     for i, j in zip(*np.triu_indices(n, 1)):
@@ -198,6 +198,12 @@ def _rounded(log_policy: Array, digits: int) -> Array:
     top = int(np.argmax(policy))
     policy[top] = round(1 - float(np.delete(policy, top).sum()), digits)
     return np.log(policy) if policy.min() > 0 else log_policy
+
+
+def _rounded_matrix(matrix: Array, digits: int) -> Array:
+    """Return preferences with so many decimals, or certain votes and ties; a pair's two entries still add up to 1."""
+    above = np.triu(np.round(matrix * 2) / 2 if digits == 0 else np.round(matrix, digits), 1)
+    return np.asarray(above + np.tril(1 - above.T, -1) + np.eye(len(matrix)) / 2)
 
 
 def _simplicity(log_policy: Array) -> int:

@@ -39,6 +39,7 @@ register(
             Mutant("γ up to twice as large", {"hypotheses": (steps_up_to("γ ≤ 2/(β + 1/2)", _largest, 2.0),)}),
             Mutant(_MOVED, {"method": mutants_of(Extragradient())[_MOVED]}),
         ),
+        slack="by explicit-is-implicit the rate holds to γ ≤ 2/(β + √(1 + β²)), the range of nash-mirror-prox-rate",
         proof="docs/proofs/derived-claims.md#extragradient-rate",
         method=Extragradient(),
     )

@@ -206,6 +206,7 @@ register(
             Mutant("any policy for π*", {"measure": _after_any, "bound": _before(1.0, _any_policies)}),
         ),
         proof="docs/proofs/derived-claims.md#unregularized-prox-monotone",
+        cost="moderate",
         method=ProximalPoint(),
         unregularized=True,
     )
@@ -250,22 +251,34 @@ register(
     )
 )
 
-_MANY = 60
+_LONGEST = 1000
+_STAYS = 20
+_NEAR = 1e-2
 _LARGE = 100.0
-"""The step size, in units of 1/max |A|, at which 60 steps bring the last iterate of every game near the winners."""
+"""The step size, in units of 1/max |A|, at which most games are settled within a few dozen steps."""
 
 
 def _scaled(case: Case) -> Case:
-    return case.at(step_size=_LARGE / max(float(np.abs(case.advantages).max()), 1e-300))
+    return case.at(step_size=_LARGE / float(np.abs(case.advantages).max()))
 
 
-def _last_gaps(case: Case, dynamics: Dynamics) -> Array:
-    rows = log_policies(_scaled(case), dynamics, _MANY)
-    return np.asarray((np.exp(rows) @ case.advantages.T).max(axis=1) / np.abs(case.advantages).max())
+def _gap(case: Case, logits: Array) -> float:
+    """Return E_0 of a policy in units of the largest |A|."""
+    return float((case.advantages @ np.exp(log_softmax(logits))).max() / np.abs(case.advantages).max())
 
 
-def _never_up(case: Case, dynamics: Dynamics) -> Array:
-    return _last_gaps(case, dynamics)[:-1]
+def _settled(case: Case, dynamics: Dynamics) -> float:
+    """Return the largest E_0 over the last 20 steps of a run that ends once that is at most 0.01, or after 1,000 steps."""
+    method, context, step_size = dynamics.method, case.context, _scaled(case).step_size
+    state, gaps = method.init(context, dynamics.params, case.log_policy), [np.inf] * _STAYS
+    while len(gaps) < _LONGEST + _STAYS and max(gaps[-_STAYS:]) > _NEAR:
+        state = method.step(state, context, step_size, dynamics.params)
+        gaps.append(_gap(case, state.logits))
+    return max(gaps[-_STAYS:])
+
+
+def _gaps(case: Case, dynamics: Dynamics) -> Array:
+    return np.array([_gap(case, row) for row in log_policies(_scaled(case), dynamics, 60)])
 
 
 def _all_ties(case: Case) -> str:
@@ -276,18 +289,24 @@ register(
     Claim(
         id="unregularized-prox-converges",
         title="ProximalPoint at β = 0: E_0 of the last iterate goes to 0, not monotonically",
-        statement=r"\beta = 0:\quad E_0(\pi_k) \to 0;\ \text{here}\ E_0(\pi_{60}) \le 10^{-2} \|A\|_{\max}\ \text{at}\ "
-        r"\gamma = 100/\|A\|_{\max}",
+        statement=r"\beta = 0:\quad E_0(\pi_k) \to 0;\ \text{here, at}\ \gamma = 100/\|A\|_{\max}:\ "
+        r"\max_{K-20 < k \le K} E_0(\pi_k) \le 10^{-2} \|A\|_{\max}\ \text{for some}\ K \le 1000",
         source=BREGMAN_PROXIMAL_POINT.at("convergence of proximal steps with a Bregman distance"),
         kind="upper",
         status="asymptotic",
-        measure=lambda case, dynamics: _last_gaps(case, dynamics)[-1],
-        bound=lambda case, dynamics: 1e-2,
+        measure=_settled,
+        bound=lambda case, dynamics: _NEAR,
         tolerance=0.0,
         why="the limit is proven, how soon it is near is measured",
         mutants=(
             Mutant("multiplicative weights instead", {"method": MultiplicativeWeights()}),
-            Mutant("never increases", {"measure": lambda case, dynamics: _last_gaps(case, dynamics)[1:], "bound": _never_up}),
+            Mutant(
+                "never increases",
+                {
+                    "measure": lambda case, dynamics: _gaps(case, dynamics)[1:],
+                    "bound": lambda case, dynamics: _gaps(case, dynamics)[:-1],
+                },
+            ),
         ),
         slack="there is no common rate: an action that has become rare may be missed for many steps",
         proof="Σ KL(π⁺‖π) is finite by unregularized-prox-monotone, so every limit point is a winner, and there is one.",
