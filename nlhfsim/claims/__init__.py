@@ -27,4 +27,5 @@ __all__ = [
 ]
 
 from nlhfsim.claims import payoff, nash_mirror_prox  # noqa: E402,F401  (each registers its claims, in the order of the theory)
-from nlhfsim.claims import self_play_pg, critical_step, flow, local_rate, thresholds  # noqa: E402,F401
+from nlhfsim.claims import self_play_pg, critical_step, flow  # noqa: E402,F401
+from nlhfsim.claims import local_rate, thresholds, stability_limit, high_probability  # noqa: E402,F401

@@ -100,8 +100,8 @@ def _scaled(rest: Any, state: Any, factor: float) -> Any:
 
 # --- thresholds ------------------------------------------------------------------------------------------------------------
 
-_RUNS = 24
-_STEPS = 4000
+_RUNS = 28
+_STEPS = 3000
 _START = 1e-6
 _FAR = 1e-3
 

@@ -29,7 +29,7 @@ def _first_turn(factor: float) -> Callable[[Case, Dynamics], Measured]:
 
     def measure(case: Case, dynamics: Dynamics) -> Measured:
         safe = case.beta / (case.beta**2 + math.pi**-2)
-        found = turning_points(case, dynamics, 0.9 * factor * safe, 60 * factor * safe)
+        found = turning_points(case, dynamics, 0.9 * factor * safe, 1500 * factor * safe)
         return found[0] if found else Measured(np.nan)
 
     return measure
