@@ -48,4 +48,8 @@ from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in 
     self_play_pg,
     critical_step,
     flow,
+    local_rate,
+    high_probability,
+    thresholds,
+    stability_limit,
 )
