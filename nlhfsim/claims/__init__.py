@@ -49,7 +49,7 @@ from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in 
     critical_step,
     flow,
     local_rate,
-    high_probability,
     thresholds,
     stability_limit,
+    high_probability,
 )
