@@ -10,7 +10,7 @@ from nlhfsim.claims._case import Case
 from nlhfsim.claims._registry import register
 from nlhfsim.claims._runs import EPS, log_policies
 from nlhfsim.claims._spec import Claim, Hypothesis, Measured, Mutant
-from nlhfsim.dynamics import Dynamics, Extragradient, MagneticMirrorDescent, NashMirrorProx, NaturalPG
+from nlhfsim.dynamics import Extragradient, MagneticMirrorDescent, NashMirrorProx, NaturalPG
 from nlhfsim.errors import Array
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
@@ -20,20 +20,19 @@ _EDGE = 0.99
 """The largest γβ tried: near 1 the implicit step size goes to infinity."""
 
 
-def one_step(case: Case, methods: tuple[Dynamics, ...]) -> Array:
-    """Return the log-policies after one step of each method from each of the case's two policies, in one row."""
-    starts = (case, case.at(log_policy=case.log_opponent))
-    return np.concatenate([log_policies(start, method, 1)[1] for method in methods for start in starts])
-
-
 def _explicit(case: Case) -> Measured:
     """A look-ahead is off by rounding times γ/2 at most; both sides read logits of the size of the policies' and γ/2."""
     largest = max(float(np.abs(row).max()) for row in (case.log_policy, case.log_opponent, case.log_reference))
-    return Measured(one_step(case, EXPLICIT), 16 * EPS * (1 + case.step_size) * (1 + largest + case.step_size))
+    steps = [log_policies(start, method, 1)[1] for method in EXPLICIT for start in (case, case.at(log_policy=case.log_opponent))]
+    return Measured(np.concatenate(steps), 16 * EPS * (1 + case.step_size) * (1 + largest + case.step_size))
 
 
 def _implicit(other: Callable[[Case], float]) -> Callable[[Case], Array]:
-    return lambda case: one_step(case.at(step_size=other(case)), IMPLICIT)
+    def bound(case: Case) -> Array:
+        starts = (case.at(step_size=other(case)), case.at(step_size=other(case), log_policy=case.log_opponent))
+        return np.concatenate([log_policies(start, method, 1)[1] for method in IMPLICIT for start in starts])
+
+    return bound
 
 
 def _implicit_step(case: Case) -> float:

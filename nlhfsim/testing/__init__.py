@@ -1,4 +1,4 @@
-"""For property tests of your own: Hypothesis strategies of games, the contract of a method and that of a claim as one call each."""
+"""For property tests of your own: strategies of games, the contract of a method and that of a claim."""
 
 from nlhfsim.testing.claim import BrokenClaimError, CheckedClaim, check_claim
 from nlhfsim.testing.contract import Broken, BrokenContractError, ContractReport, check_dynamics
