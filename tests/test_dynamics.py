@@ -361,7 +361,7 @@ def worst_residual(wrong: dynamics.Dynamics, context: Context, policy: Floats) -
 def test_wrong_steps_are_rejected(name: str, wrong: str, family: Family, starts: Starts) -> None:
     """Every wrong step of the claims' registry breaks the characterisation a thousandfold, on every game with every start.
 
-    Where that cannot be: a reference that is uniform; plays, which a wrong rule may hit by chance, so that they need only be found
+    Where that cannot be: a reference that is uniform; plays, which a wrong rule may hit by chance, so that they are to be found
     out on most games by some start. Where margins are thousandths, what they change is as much smaller.
     """
     mutant = mutants_of(claims.get(f"{kebab(name)}-step").method)[wrong]
