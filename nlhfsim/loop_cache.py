@@ -110,7 +110,7 @@ def load(step: Callable[..., Any], name: str, text: str) -> Callable[..., Any] |
     text : str
         The loop's source.
     """
-    if not step.__module__.startswith("nlhfsim."):
+    if not (step.__module__ or "").startswith("nlhfsim."):
         return None
     folder = _folder()
     if folder is None:

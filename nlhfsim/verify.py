@@ -172,7 +172,11 @@ def _share(claim: Claim, count: int) -> int:
 
 def _reference(claim: Claim) -> str | Claim:
     """Return the id of a claim of the package, which other processes know, or the claim itself."""
-    own = claim.measure.__module__.startswith("nlhfsim.") and claim.id in registry.names() and registry.get(claim.id) is claim
+    own = (
+        (claim.measure.__module__ or "").startswith("nlhfsim.")
+        and claim.id in registry.names()
+        and registry.get(claim.id) is claim
+    )
     return claim.id if own else claim
 
 

@@ -101,7 +101,7 @@ def tightness(
     Examples
     --------
     >>> import nlhfsim as nl
-    >>> found = nl.claims.tightness("log-ratio-span", n=2, evaluations=600)
+    >>> found = nl.claims.tightness("log-ratio-span", n=3, evaluations=1000)
     >>> found.verdict, 0.9 < found.ratio <= 1
     ('holds', True)
     """
