@@ -149,7 +149,7 @@ def test_universal_step_reaches_the_equilibrium() -> None:
     for x in (Values(points) for points in draw(4, (2, 3, 5), 20)):
         wide = np.clip(x.points.log_q - x.points.log_q.mean(-1, keepdims=True), -1, 1)
         beta = np.maximum(x.points.beta, 0.3)
-        w = centred(2 * rng.standard_normal(x.w.shape))
+        w = centred(rng.standard_normal(x.w.shape))
         x = Values(x.points._replace(beta=beta, log_q=log_normalized(wide), w=w))
         for _ in range(3000):
             before, x = x.phi, stepped(x, np.minimum(2 * x.beta, 1 / x.beta))
