@@ -183,7 +183,7 @@ _ON_CYCLE: dict[str, Callable[[float, complex, float, Dynamics], complex]] = {
 
 
 def _cycles(seed: int) -> Iterator[Case]:
-    for beta in (0.1, 0.4, 1.0):
+    for beta in (0.3, 1.0):
         game = cyclic_tournament(3, 0.5, beta=beta)
         uniform = game.log_reference.reshape(3)
         case = Case(game, uniform, uniform, 1.0, "by hand")
