@@ -234,7 +234,8 @@ def judge(claim: Claim, case: Case) -> Finding:
 
     Entries that are NaN, or less certain than a hundredth of their size, decide nothing; a case without another is inconclusive.
     """
-    admitted = claim.admit(case)
+    with np.errstate(all="ignore"):
+        admitted = claim.admit(case)
     if isinstance(admitted, str):
         return Finding("skipped", reason=admitted)
     measured, doubt = claim.evaluate(claim.measure, admitted)
