@@ -19,9 +19,7 @@ def log_ratio(x: Values) -> Floats:
 def one_vote_bound(x: Values, gamma: Floats) -> Floats:
     """C of the one-vote theorem."""
     beta, level = x.beta, x.log_inverse
-    return np.asarray(
-        0.5 * np.exp(gamma * (1.5 + beta * level)) * (13.5 + 4 * beta**2 * level**2 + 4 * FOUR * beta**2)
-    )
+    return np.asarray(0.5 * np.exp(gamma * (1.5 + beta * level)) * (13.5 + 4 * beta**2 * level**2 + 4 * FOUR * beta**2))
 
 
 def pair_bound(x: Values, gamma: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Every displayed line of `docs/proofs/self-play-pg-converges.md`, evaluated on 15,000 games and policies.
 
-The pages list how tight each line was found to be; a line that becomes false, or a page that no longer says what is measured, fails.
+The pages list how tight each line was found to be; a line that is false, or a number that is no longer measured, fails.
 """
 
 from __future__ import annotations
