@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nlhfsim as nl
+from docs import figures
 from proof_lines import EXPONENT, FALSE, LINES, Line
 from proof_points import Floats, Values, centred, draw, excess, log_normalized, skew
 from proof_votes import (
@@ -183,6 +185,18 @@ def test_steps_without_preferences() -> None:
         chance = 1 / (1 + np.exp(-d))
         d -= 2 * 5 * chance * (1 - chance) * d
     assert abs(d) > 0.5
+
+
+def test_figure_draws_a_bound_that_holds() -> None:
+    """The dashed curves of the figure are above the runs, and what it shows of KL is so."""
+    one = figures.game()
+    target = nl.solve(one).log_policy
+    step = figures.largest_proven_step(one.contexts[0])
+    found = figures.run(one, step, 3000)
+    for policies in found.log_policies:
+        level = figures.levels(policies, target)
+        assert (level <= figures.proven(policies, target, step, one.beta) * (1 + 1e-9)).all() and (np.diff(level) < 0).all()
+    assert (np.diff(found.kl[1]) > 1e-6).any()
 
 
 # --- votes and noise -----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def excess_of_gap(advantages: Floats, q: Floats, mu: Floats, beta: float) -> flo
 
 
 def test_quarter_in_the_sandwich_is_not_sharp() -> None:
-    """Near π* the constant is ω² < 1/π², nearly attained by a cyclic tournament; further away at least 0.097 with three actions."""
+    """Near π* the constant is ω² < 1/π², as a cyclic tournament has it; further away at least 0.097, with three actions."""
     n = 9
     turn = 2 * np.pi * np.arange(n) / n
     mu = np.exp(1e-3 * np.cos(turn))
@@ -125,7 +125,7 @@ def test_mirror_prox_identity(gamma: float) -> None:
         left = (1 + gamma * beta) * kl(one.log_q, after)
         size = (1 + gamma * beta) * (1 + np.abs(one.log_rho).max(-1) + np.abs(start).max(-1))
         assert (np.abs(left - right) < 1e-13 * size).all()
-        assert one.w.shape[1] == 2 or np.abs(left - right - 2 * error).max() > 1e-3
+        assert one.w.shape[1] == 2 or np.abs(left - right - 2 * error).max() > 1e-5
 
 
 def rate_excess(one: Points, after: Floats, factor: Floats) -> Floats:
