@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nlhfsim as nl
-from docs import figures
+from docs import draw as figures
 from proof_lines import EXPONENT, FALSE, LINES, Line
 from proof_points import Floats, Values, centred, draw, excess, log_normalized, skew
 from proof_votes import (

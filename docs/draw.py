@@ -1,4 +1,4 @@
-"""Draw the figures of the pages: ``python -m docs.figures`` writes them to ``docs/figures``."""
+"""Draw the figures of the pages: ``python -m docs.draw`` writes them to ``docs/figures``."""
 
 from __future__ import annotations
 
