@@ -1,6 +1,6 @@
 """Every displayed inequality of `docs/proofs/self-play-pg-converges.md` as (smaller side, larger side), and lines that are false.
 
-A side that is an increase is written as the decrease, so that both sides are positive and their quotient says how tight the line is.
+A side that is an increase is written as the decrease: both sides are positive and their quotient says how tight the line is.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def ratio(advantages: Floats, q: Floats, beta: float) -> tuple[float, float]:
 
 def polygon(n: int) -> float:
     """κ_n = cot(π/2n)/(2n), the largest ω with n actions."""
-    return 1 / (2 * n * np.tan(np.pi / (2 * n)))
+    return float(1 / (2 * n * np.tan(np.pi / (2 * n))))
 
 
 def sampled() -> list[tuple[Floats, Floats, float]]:

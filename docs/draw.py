@@ -1,4 +1,4 @@
-"""Draw the figures of the pages: ``python -m docs.figures`` writes them to ``docs/figures``."""
+"""Draw the figures of the pages: ``python -m docs.draw`` writes them to ``docs/figures``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,12 @@ def draw_bound(axes: Any, one: nl.PreferenceGame, target: Floats, step_size: flo
     for k, colour in enumerate(COLOURS):
         axes.semilogy(found.steps, levels(found.log_policies[k], target), color=colour)
         axes.semilogy(found.steps, proven(found.log_policies[k], target, step_size, BETA), color=colour, dashes=(4, 2.5), lw=0.8)
-    axes.set(xlabel="Steps  $t$", ylabel=r"$\ell_t=\log(\bar\Phi_t/n)$", ylim=(1e-12, 10), title=r"(a) $\gamma=\gamma_0$; dashed: proven")
+    axes.set(
+        xlabel="Steps  $t$",
+        ylabel=r"$\ell_t=\log(\bar\Phi_t/n)$",
+        ylim=(1e-12, 10),
+        title=r"(a) $\gamma=\gamma_0$; dashed: proven",
+    )
 
 
 def draw_kl(axes: Any, one: nl.PreferenceGame, target: Floats, step_size: float) -> None:
