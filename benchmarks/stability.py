@@ -26,6 +26,8 @@ TOLERANCE = 0.01
 SLOWEST, FASTEST = 0.9999, 0.2
 _MARKS = 12
 _LONGEST = 20_000
+_LARGEST = 1e4
+"""Above this step a run shows rounding, times the step."""
 _SEEN = 1e-6
 """A change of log amplitude over the whole run below this is not seen."""
 
@@ -74,7 +76,7 @@ def run(*, quick: bool, out: Path, games: int | None = None, methods: tuple[str,
         settings={"games": count, "tolerance": TOLERANCE, "seed": 0, "factors between": [FASTEST, SLOWEST]},
         notes=[
             "steps drawn below the critical one; the decay is fitted to the run's component along the dominant left eigenvector",
-            "critical steps: the root of the measured log factors at 0.99 and 1.01 of the predicted step",
+            "critical steps: the root of the measured log factors at 0.99 and 1.01 of the predicted step; those above 10,000 are left out",
         ],
     )
     found: dict[str, list[Found]] = {name: [] for name in methods}
@@ -154,7 +156,7 @@ def compare(game: nl.PreferenceGame, name: str, rng: np.random.Generator) -> Fou
         predicted = float(np.log(local.radius))
         error = measured(game, method.with_step(step), local, local.eigenvalues[0], length) - predicted
         relative = error / -predicted
-    bracket, bracketed = _bracket(game, method, critical, equilibrium) if np.isfinite(critical) else (None, True)
+    bracket, bracketed = _bracket(game, method, critical, equilibrium) if critical < _LARGEST else (None, True)
     return Found(error, relative, bracket, bracketed)
 
 
