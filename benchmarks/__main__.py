@@ -17,6 +17,7 @@ PARTS = {
     "latency": "how long a first result takes, beside importing JAX and torch",
     "sampled": "cost of one sampled pair, beside a sum tree by hand, JAX, torch and NumPy; large games, threads, batches",
     "sampled_extragradient": "how much of extragradient's lead over mirror descent votes leave",
+    "stability": "rates and critical steps that linearizations predict, beside runs on 200 games",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {

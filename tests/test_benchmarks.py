@@ -27,6 +27,7 @@ from benchmarks import (
     sampled_extragradient,
     section4,
     solvers,
+    stability,
     steps,
 )
 from benchmarks._measure import NOT_INSTALLED, DisagreementError, Floats, Report
@@ -332,3 +333,13 @@ def test_the_command_refuses_an_unknown_part_and_fails_on_a_disagreement(
     assert command.main(["steps", "--out", str(tmp_path)]) == 1
     assert "steps: somebody differs" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_linearizations_are_held_against_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = stability.run(quick=True, out=tmp_path, games=2, methods=("NashMD",))
+    (row,) = report.rows
+    assert row["factors"] == row["brackets"] == 2 and row["worst_factor"] < 1e-4 and row["worst_bracket"] < 1e-3
+    real = stability.measured
+    monkeypatch.setattr(stability, "measured", lambda *arguments: real(*arguments) * 1.3)
+    with pytest.raises(DisagreementError, match="log factors are off"):
+        stability.run(quick=True, out=tmp_path, games=2, methods=("NashMD",))

@@ -18,7 +18,8 @@ _STEPS = {
 }
 _UNSTABLE = "0.82"
 _GUIDE = (0, (4, 2.5))
-_LONGEST = 1e6
+_LONGEST = 1e9
+"""Time constants beyond are rounding."""
 
 
 def stability_map(found: StabilityMap, ax: Any = None) -> Any:
@@ -45,13 +46,14 @@ def stability_map(found: StabilityMap, ax: Any = None) -> Any:
     """
     from matplotlib.colors import LogNorm
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter
 
     with style():
         axes = axes_or_new(ax, (SINGLE, 2.9))
         axes.set_facecolor(_UNSTABLE)
         with np.errstate(divide="ignore"):
             rates = -np.log(np.minimum(found.radius, 1.0)) / (found.oracle_calls or 1)
-        times = np.ma.masked_where(rates <= 1 / _LONGEST, 1 / np.maximum(rates, 1 / _LONGEST))
+        times = np.ma.masked_where(found.radius > 1, 1 / np.maximum(rates, 1 / _LONGEST))
         if times.count():
             norm = LogNorm(max(float(times.min()), 0.1), float(times.max()) * 1.001)
             image = axes.pcolormesh(
@@ -70,9 +72,11 @@ def stability_map(found: StabilityMap, ax: Any = None) -> Any:
         axes.set_yscale("log")
         axes.set_xlim(found.step_sizes[0], found.step_sizes[-1])
         axes.set_ylim(found.betas[0], found.betas[-1])
-        axes.set_xlabel(_STEPS.get(found.parameter, found.parameter))
+        axes.set_xlabel(f"{_STEPS.get(found.parameter, found.parameter)}  of {found.method}")
         axes.set_ylabel(r"Regularization  $\beta$")
-        axes.set_title(found.method, loc="left")
+        for axis, values in ((axes.xaxis, found.step_sizes), (axes.yaxis, found.betas)):
+            if values[-1] >= 10 * values[0]:
+                axis.set_minor_formatter(NullFormatter())
         finish(axes)
         legend(axes, handles, "above")
     return axes
@@ -85,7 +89,7 @@ def _edges(axes: Any, found: StabilityMap) -> list[Any]:
 
     handles: list[Any] = [Line2D([], [], color="k", linewidth=1.2, label="radius = 1")]
     if found.radius.max() > 1 > found.radius.min() and min(found.radius.shape) > 1:
-        levels = np.clip(found.radius - 1, -1e-3, 1e-3)
+        levels = np.clip(found.radius - 1, -0.5, 0.5)
         axes.contour(found.step_sizes, found.betas, levels, [0.0], colors="k", linewidths=1.2)
     if found.radius.max() > 1:
         handles.append(Patch(facecolor=_UNSTABLE, label="unstable"))
@@ -117,7 +121,7 @@ def stability_limit(found: StabilityLimit, ax: Any = None) -> Any:
         for k, (name, times, slope) in enumerate(zip(found.methods, found.time_constants, found.slopes)):
             # A wider line below: of methods that coincide, both still show.
             look: dict[str, Any] = {"color": colour_of(name), "marker": marker_of(name), "markersize": 4.5 - 0.4 * k}
-            words = f"{name}, slope {slope:.2f}".replace("-", "−")
+            words = name if np.isnan(slope) else rf"{name}  $\propto\beta^{{{slope:.2f}}}$"
             axes.plot(inverse, times, label=words, linewidth=max(2.6 - 0.5 * k, 1.0), markeredgewidth=0, **look)
         for power in (1, 2):
             _guide(axes, inverse, found.time_constants, power)

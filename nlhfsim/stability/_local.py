@@ -14,11 +14,14 @@ from nlhfsim.plan import solved_target
 from nlhfsim.simplex import kl_log
 from nlhfsim.stability._step_map import StepMap
 
-UNSTABLE = 1e-12
-"""|λ|² - 1 above which an eigenvalue counts as outside of the unit circle: rounding moves those that are on it."""
+UNSTABLE, UNSTABLE_A_STEP = 1e-12, 4e-15
+"""|λ|² - 1 above which an eigenvalue counts as outside of the unit circle, and more of it for each unit of the step size.
+
+Rounding moves eigenvalues that are on the circle, as those of actions that are hardly played are in policy gradient methods.
+"""
 _LARGEST = 1500
 _INTERIOR = 1e-7
-_ITERATIONS = 60
+_ITERATIONS = 30
 _CLOSE = 1e-9
 _REACH = 3.0
 """Newton's method moves no log-probability further than this at once."""
@@ -61,7 +64,7 @@ class Subject(NamedTuple):
     Attributes
     ----------
     dynamics : Dynamics
-        With a step size, if it has one.
+        Its step size as it was given.
     maps : list of StepMap
         One a context.
     log_targets : numpy.ndarray
@@ -155,18 +158,18 @@ def subject(game: PreferenceGame, method: Any, equilibrium: Equilibrium | None =
         )
     logs = target.log_policy.reshape(game.n_contexts, game.n)
     maps = [StepMap(context, dynamics, log_policy) for context, log_policy in zip(game.contexts, logs)]
-    return Subject(dynamics.resolve(game.contexts), maps, logs, aim.beta)
+    return Subject(dynamics, maps, logs, aim.beta)
 
 
-def constant_step(dynamics: Dynamics) -> float:
-    """Return the constant step size of a method, 0 if it has none.
+def constant_step(game: PreferenceGame, dynamics: Dynamics) -> float:
+    """Return the constant step size of a method, its safe one on a game if none is given, 0 if it has none.
 
     Raises
     ------
     InputError
         If it is a schedule, or one a run.
     """
-    step_size = dynamics.step_size
+    step_size = dynamics.resolve(game.contexts).step_size
     if step_size is None:
         return 0.0
     if callable(step_size) or isinstance(step_size, tuple):
@@ -191,7 +194,7 @@ def _log_policy(steps: StepMap, point: Array) -> Array:
     return np.asarray(logits - np.logaddexp.reduce(logits))
 
 
-def _settled(steps: StepMap, step_size: float, exact: bool, depth: int = 6) -> Local | None:
+def _settled(steps: StepMap, step_size: float, exact: bool, depth: int = 4) -> Local | None:
     """Return the linearization at the fixed point near π*, by Newton's method, where needed continued from smaller steps."""
     found = _newton(steps, steps.start, step_size, exact)
     if found is None and not exact and depth > 0:
@@ -211,13 +214,15 @@ def _newton(steps: StepMap, start: Array, step_size: float, exact: bool) -> Loca
         residual = basis.T @ (image - point)
         if not (np.isfinite(local.matrix).all() and np.isfinite(residual).all()):
             return local if point is start and exact else None
-        rounding = np.abs(residual).max(initial=0.0) <= 1e-14 * (1 + np.abs(point).max())
+        rounding = np.abs(residual).max(initial=0.0) <= 1e-14 * (1 + np.abs(point).max()) + 1e-15 * step_size
         if rounding and exact:
             return local
         move = _solve(np.eye(len(residual)) - local.matrix, residual)
         length = float(np.abs(move).max(initial=0.0))
-        if length <= _CLOSE or (rounding and (length > 1 or length > before / 2)):
+        if rounding and (length > 1 or length > before / 2):
             return local
+        if length <= _CLOSE:
+            return local._replace(point=point + basis @ move)
         point = point + basis @ move * min(1.0, _REACH / length)
         before = length
     return None

@@ -18,6 +18,8 @@ _SIZE = 1e-30
 _SHIFT = 1e-3
 """The shift of central differences of fourth order, in units of what the step makes of it."""
 _AGREE = 1e-5
+_ROUNDING = 1e-14
+"""The rounding error of an image for each unit of the step size."""
 _STEEP = 1e6
 """Above this slope, where differences see rounding only, a complex step is taken at its word."""
 _LEAK = 1e-7
@@ -103,8 +105,9 @@ class StepMap:
             found = self._by_complex_step(point, directions, step_size)
             if found is not None:
                 slope = float(np.abs(found[-1]).max())
-                image, along = self._stencil(point, self._probe, step_size, _SHIFT / (1 + slope))
-                agree = np.abs(along - found[-1]).max() <= _AGREE * (1 + slope)
+                shift = _SHIFT / (1 + slope)
+                image, along = self._stencil(point, self._probe, step_size, shift)
+                agree = np.abs(along - found[-1]).max() <= _AGREE * (1 + slope) + _ROUNDING * step_size / shift
                 if agree or not slope <= _STEEP:
                     return Derivative(image, found[:-1].T, COMPLEX)
             return self._by_differences(point, step_size)

@@ -20,7 +20,7 @@ from nlhfsim.stability.step_sizes import BestStep, best_of
 METHODS = ("SelfPlayPG", "NaturalPG", "NashMirrorProx", "ProximalPG")
 BETAS = (0.03, 0.01, 0.003, 0.001)
 TUNING: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "ProximalPG": {"proximal_step": (2.0, 3.0, 4.0, 6.0, 8.0, 12.0), "inner_steps": (2, 3, 4, 6)}
+    "ProximalPG": {"proximal_step": (2.0, 3.0, 4.0, 5.0, 6.0, 8.0), "inner_steps": (2, 3, 4)}
 }
 """Parameters that are tuned beside the step size."""
 
@@ -86,8 +86,8 @@ def stability_limit(
         Its own β is not used. Default: the cyclic tournament of 21 actions, whose modes rotate at ten frequencies. On a 3-cycle,
         with one mode, the slope of the proximal methods tends to 0.
     tuning : mapping
-        Values to try, all together, for the parameters of a method beside its step size. Default: `proximal_step` (2, 3, 4, 6,
-        8, 12) and `inner_steps` (2, 3, 4, 6) of `ProximalPG`. With a single mode both can be matched to it, so that it vanishes
+        Values to try, all together, for the parameters of a method beside its step size. Default: `proximal_step` (2, 3, 4, 5,
+        6, 8) and `inner_steps` (2, 3, 4) of `ProximalPG`. With a single mode both can be matched to it, so that it vanishes
         in a step or two and time constants say little: give ``tuning={}`` there.
 
     Returns

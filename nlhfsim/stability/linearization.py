@@ -128,7 +128,7 @@ def linearize(
     (0.960902, 0.960902)
     """
     about = subject(game, method, equilibrium)
-    step_size = constant_step(about.dynamics)
+    step_size = constant_step(game, about.dynamics)
     chosen = None if context is None else ensure_integer("context", context, 0, game.n_contexts - 1)
     radii = np.full(game.n_contexts, np.nan)
     kept = {}

@@ -58,14 +58,20 @@ def self_play_spectrum(game: PreferenceGame, equilibrium: Equilibrium) -> SelfPl
         raise InputError("the critical step needs beta > 0: at beta = 0 no constant step is stable on a cycle")
     policies = equilibrium.policy.reshape(game.n_contexts, game.n)
     values = np.concatenate([_eigenvalues(dense(c.payoff), pi, game.beta) for c, pi in zip(game.contexts, policies)])
-    steps = -2 * values.real / np.abs(values) ** 2
+    # Rounding drowns the smallest eigenvalues, those of actions that are hardly played. They never decide: |Im λ| ≤ -Re λ/(πβ),
+    # so that -2 Re λ/|λ|² grows as λ shrinks.
+    seen = values[np.abs(values) > game.n * np.finfo(float).eps * np.abs(values).max(initial=0.0)]
+    steps = -2 * seen.real / np.abs(seen) ** 2
     return SelfPlaySpectrum(float(steps.min(initial=np.inf)), float((-values.real).min(initial=np.inf)))
 
 
 def _eigenvalues(advantages: Array, policy: Array, beta: float) -> Array:
     """Return the eigenvalues of the linearization on the space of logits modulo constants, shape ``(n - 1,)``."""
     n = len(policy)
-    covariance = np.diag(policy) - np.outer(policy, policy)
+    covariance = -np.outer(policy, policy)
+    # π_y (1 - π_y) as a sum over the others: no digit is lost where one action is nearly certain.
+    np.fill_diagonal(covariance, 0.0)
+    np.fill_diagonal(covariance, -covariance.sum(axis=1))
     # An orthonormal basis of the vectors that add up to 0; J maps into them.
     basis = np.linalg.qr(np.eye(n) - 1 / n)[0][:, : n - 1]
     return np.asarray(np.linalg.eigvals(basis.T @ covariance @ (advantages @ covariance - beta * np.eye(n)) @ basis))

@@ -11,10 +11,10 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.stability._local import UNSTABLE, Subject, subject
+from nlhfsim.stability._local import UNSTABLE, UNSTABLE_A_STEP, Subject, subject
 
 _A_DECADE = 24
-_COARSE = 12
+_COARSE = 8
 _HIGHEST = 1e12
 _CLIP = 1e3
 _FLAT = 1e-10
@@ -53,7 +53,8 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     -------
     float
         γ_c, looked for from a thousandth of 1/(β + 0.1/β) up to 1e12. Stability may come back at larger steps: see
-        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 on.
+        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 + 4e-15 γ
+        on, above rounding.
 
     Raises
     ------
@@ -75,13 +76,16 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     inf
     """
     about = _with_steps(game, method, equilibrium)
-    low, high = search_range(about.beta)
-    for begin, end in ((low, high), (high, _HIGHEST)):
-        ranges = _stable(about, begin, end)
-        if not ranges or ranges[0][0] > begin:
-            return 0.0 if begin == low else begin
+    begin = low = search_range(about.beta)[0]
+    while begin < _HIGHEST:
+        # Decade by decade, each begun a little early: an extremum at its end is one inside the next.
+        first, end = max(begin * 10**-0.1, low), 10 * begin
+        ranges = _stable(about, first, end)
+        if not ranges or ranges[0][0] > first:
+            return 0.0 if begin == low else first
         if ranges[0][1] < end:
             return ranges[0][1]
+        begin = end
     return float("inf")
 
 
@@ -219,10 +223,13 @@ def _with_steps(game: PreferenceGame, method: Any, equilibrium: Equilibrium | No
     about = subject(game, method, equilibrium)
     if about.dynamics.method.scheduled is None:
         raise InputError(f"{about.dynamics.name} has no step size, so none is critical or best; see local_rate")
-    # What every step size raises is raised here, and not taken for instability.
-    smallest = search_range(about.beta)[0]
-    for k in range(len(about.maps)):
-        about.at(smallest, k)
+    # What is wrong with the method is said here, and not taken for instability: at a small step and at its own.
+    chosen, safe = about.dynamics.step_size, about.dynamics.method.safe_step
+    own = chosen if isinstance(chosen, float) else None
+    for k, context in enumerate(game.contexts):
+        about.at(search_range(about.beta)[0], k)
+        if own is not None or safe is not None:
+            about.at(own or safe(context, about.dynamics.params), k)  # type: ignore[misc]
     return about
 
 
@@ -246,7 +253,8 @@ def _stable(about: Subject, low: float, high: float) -> list[tuple[float, float]
     from scipy.optimize import brentq
 
     def margin(log_step: float) -> float:
-        return min(about.excess(float(np.exp(log_step))), _CLIP) - UNSTABLE
+        step_size = float(np.exp(log_step))
+        return min(about.excess(step_size), _CLIP) - UNSTABLE - UNSTABLE_A_STEP * step_size
 
     logs = _grid(low, high, _A_DECADE)
     logs, values = _refined(margin, logs, np.array([margin(log) for log in logs]))
