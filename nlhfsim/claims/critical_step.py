@@ -76,7 +76,7 @@ register(
     Claim(
         id="rotation-at-most-one-over-pi",
         title="A J(π) turns by at most 1/π, whatever the game and the policy",
-        statement=r"\omega = \varrho\bigl(A\,J(\pi)\bigr) \le 1/\mathrm{pi} \quad\text{for every game and policy}",
+        statement=r"\omega = \varrho\bigl(A\,J(\pi)\bigr) \le 1/3.14159\ldots \quad\text{for every game and policy}",
         source=DERIVED,
         kind="upper",
         status="theorem",
@@ -97,7 +97,7 @@ register(
         title="SelfPlayPG: the critical step is at least 4β/(β² + 1/π²), whatever the game",
         statement=(
             r"\gamma_c = \min_{\lambda \ne 0} \frac{-2\operatorname{Re}\lambda}{|\lambda|^2} \ge "
-            r"\frac{4\beta}{\beta^2 + 1/\mathrm{pi}^2},"
+            r"\frac{4\beta}{\beta^2 + 1/3.14159\ldots^2},"
             r"\quad \lambda \text{ of } J(AJ - \beta I),\ J = J(\pi) \text{ at any policy}"
         ),
         source=DERIVED,

@@ -263,6 +263,12 @@ def _mean_move(beta_factor: float = 1.0, baseline: float = 1.0, from_reference: 
     return measure
 
 
+def _gradient(case: Case) -> Measured:
+    """Return the gradient of the payoff, whose entries carry π_y times the rounding of gains and log-ratios."""
+    largest = 0.5 + case.beta * (1 + float(np.abs(case.log_policy - case.log_reference).max()))
+    return Measured(payoff_gradient(case.context, case.log_policy), 32 * EPS * case.policy * largest)
+
+
 register(
     Claim(
         id="one-vote-pg-unbiased",
@@ -276,7 +282,7 @@ register(
         kind="equality",
         status="identity",
         measure=_mean_move(),
-        bound=lambda case: payoff_gradient(case.context, case.log_policy),
+        bound=_gradient,
         tolerance=1e-12,
         absolute=1e-15,
         why="rounding; the gradient is a complex step on the payoff",
