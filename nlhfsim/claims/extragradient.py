@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nlhfsim.claims._case import Case
 from nlhfsim.claims._method_mutants import mutants_of
 from nlhfsim.claims._rates import WHY, kl_along, powers, steps_up_to
@@ -16,7 +18,11 @@ def _factor(case: Case) -> float:
 
 
 def _largest(case: Case) -> float:
-    return 1 / (case.beta + 0.5)
+    return 2 / (case.beta + math.sqrt(1 + case.beta**2))
+
+
+def _wide(case: Case) -> float:
+    return min(1.5 * _largest(case), 0.999 / case.beta)
 
 
 _MOVED = "regularizer at the half point in the second step"
@@ -33,13 +39,12 @@ register(
         bound=powers(_factor),
         tolerance=1e-12,
         why=WHY,
-        hypotheses=(steps_up_to("γ ≤ 1/(β + 1/2)", _largest),),
+        hypotheses=(steps_up_to("γ ≤ 2/(β + √(1 + β²))", _largest),),
         mutants=(
             Mutant("the exponent times 1.5", {"bound": powers(_factor, 1.5)}),
-            Mutant("γ up to twice as large", {"hypotheses": (steps_up_to("γ ≤ 2/(β + 1/2)", _largest, 2.0),)}),
+            Mutant("γ up to 1.5 times as large", {"hypotheses": (steps_up_to("γ ≤ 3/(β + √(1 + β²)), γβ < 1", _wide),)}),
             Mutant(_MOVED, {"method": mutants_of(Extragradient())[_MOVED]}),
         ),
-        slack="by explicit-is-implicit the rate holds to γ ≤ 2/(β + √(1 + β²)), the range of nash-mirror-prox-rate",
         proof="docs/proofs/derived-claims.md#extragradient-rate",
         method=Extragradient(),
     )

@@ -3,12 +3,14 @@
     θ' = θ + γ(Aπ_θ - β(θ - log ρ)),    θ⁺ = θ + γ(Aπ_θ' - β(θ - log ρ))
 
 The regularizer is taken at θ both times: with it at θ' in the second half the rate below fails.
-Source: Zhou et al., arXiv 2503.08942 (γ ≤ 1/(β + 3)); the range γ ≤ 1/(β + 1/2) and the factor 1 - γβ a step are derived,
-through the identity with `NashMirrorProx` at γ/(1 - γβ).
+Source: Zhou et al., arXiv 2503.08942 (γ ≤ 1/(β + 3)); the range γ ≤ 2/(β + √(1 + β²)) and the factor 1 - γβ a step are
+derived, through the identity with `NashMirrorProx` at γ/(1 - γβ).
 As γ → 0: θ' = θ + O(γ), so dθ/dt is that of `NaturalPG`.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -51,16 +53,21 @@ def characterisation(context: Context, params: NoParams, before: LogPolicy, step
     return stationarity(slope, probabilities(after.logits), (1 / step_size, old))
 
 
+def largest_proven_step(context: Context) -> float:
+    """Return 2/(β + √(1 + β²))."""
+    return 2 / (context.beta + math.hypot(1, context.beta))
+
+
 def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:
-    """Return γ ≤ 1/(β + 1/2) with factor 1 - γβ."""
-    largest = 1 / (context.beta + 0.5)
+    """Return γ ≤ 2/(β + √(1 + β²)) with factor 1 - γβ."""
+    largest = largest_proven_step(context)
     factor = 1 - step_size * context.beta if step_size <= largest else None
     return ProvenRange(largest, "extragradient-rate (Zhou et al., arXiv 2503.08942, range derived)", factor)
 
 
 def safe_step(context: Context, params: NoParams) -> float:
     """Return the largest proven step."""
-    return 1 / (context.beta + 0.5)
+    return largest_proven_step(context)
 
 
 METHOD = Method(

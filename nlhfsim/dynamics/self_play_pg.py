@@ -5,7 +5,7 @@ Both players are the same policy; each step climbs the gradient of the regulariz
     θ⁺ = θ + γ J(π_θ) (Aπ_θ - β (θ - log ρ)),    J(π) = diag(π) - ππᵀ
 
 Source: Tiapkin et al., arXiv 2505.19731 (self-play policy gradient); Calandriello et al., arXiv 2403.08635 (Online IPO, equal
-to it in expectation). Converges globally for constant steps γ ≤ γ₀ = β / (1/2 + β √(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ).
+to it in expectation). Converges globally, on every game, for constant steps γ ≤ γ₁ = min(4β, 1/β) (docs/proofs).
 As γ → 0: θ⁺ - θ = γJ(π)u exactly, so dθ/dt = J(π)(Aπ - β(θ - log ρ)), which converges to π* from everywhere.
 Known failure: with cyclic preferences a step above a critical one of order β cycles for ever, and rare actions learn slowly,
 as the gradient of each logit carries its probability.
@@ -56,21 +56,17 @@ def characterisation(context: Context, params: NoParams, before: LogPolicy, step
 
 
 def largest_proven_step(context: Context) -> float:
-    """Return γ₀ = β / (1/2 + β √(1 + L₀))², 0 at β = 0."""
-    if context.beta == 0:
-        return 0.0
-    bound = 0.5 / context.beta - float(context.log_reference.min())
-    root = np.sqrt(context.beta)  # β divided into both factors of the square, so that no β overflows
-    return float((1 / (0.5 / root + root * np.sqrt(1 + bound))) ** 2)
+    """Return γ₁ = min(4β, 1/β), 0 at β = 0."""
+    return float(min(4 * context.beta, 1 / max(context.beta, 1e-300)))
 
 
 def proven(context: Context, params: NoParams, step_size: float) -> ProvenRange:
-    """Global convergence for γ ≤ γ₀; its linear rate depends on the path, so no factor is given."""
-    return ProvenRange(largest_proven_step(context), "self-play-pg-converges (theory of this project)", None)
+    """Global convergence for γ ≤ γ₁; its linear rate depends on the path, so no factor is given."""
+    return ProvenRange(largest_proven_step(context), "self-play-pg-universal-step (theory of this project)", None)
 
 
 def safe_step(context: Context, params: NoParams) -> float:
-    """Return γ₀; at β = 0, where no constant step converges on a cycle, 0.1."""
+    """Return γ₁; at β = 0, where no constant step converges on a cycle, 0.1."""
     return largest_proven_step(context) or 0.1
 
 
