@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from benchmarks._measure import DisagreementError, Report
 _LIMIT = 120.0
 
 
-def run(*, quick: bool, out: Path) -> Report:
-    """Time ``nlhfsim verify`` in fresh processes, without and with compiled loops on disk.
+def run(*, quick: bool, out: Path, claims: Sequence[str] = ()) -> Report:
+    """Time ``nlhfsim verify`` in fresh processes, without and with compiled loops on disk; all claims, unless some are named.
 
     Raises
     ------
@@ -35,15 +36,15 @@ def run(*, quick: bool, out: Path) -> Report:
     with tempfile.TemporaryDirectory() as cache:
         for loops in ("none", "those of the first"):
             began = time.monotonic()
-            found = _verify(games, cache)
+            found = _verify(games, cache, claims)
             seconds = time.monotonic() - began
             report.rows.append({"loops": loops, "seconds": seconds, **_counts(found)})
     report.aim("seconds without compiled loops", report.rows[0]["seconds"], _LIMIT)
     return report
 
 
-def _verify(games: int, cache: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "nlhfsim", "verify", "--json", "--games", str(games)]
+def _verify(games: int, cache: str, claims: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "nlhfsim", "verify", *claims, "--json", "--games", str(games)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NLHFSIM_CACHE_DIR": cache})
     if done.returncode != 0:
         raise DisagreementError(f"nlhfsim verify ends with {done.returncode}: {done.stderr[-500:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from benchmarks import (
     solvers,
     stability,
     steps,
+    tightness,
+    verification,
 )
 from benchmarks._measure import NOT_INSTALLED, DisagreementError, Floats, Report
 from benchmarks.pair_rivals import PairProblem, PairRun
@@ -343,3 +346,23 @@ def test_linearizations_are_held_against_runs(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(stability, "measured", lambda *arguments: real(*arguments) * 1.3)
     with pytest.raises(DisagreementError, match="log factors are off"):
         stability.run(quick=True, out=tmp_path, games=2, methods=("NashMD",))
+
+
+def test_tightness_is_searched_and_a_false_bound_stops_it(tmp_path: Path) -> None:
+    """A row a bound with its tightest game; a rate also as an exponent; a claim that is violated is no result."""
+    report = tightness.run(quick=True, out=tmp_path, chosen=["log-ratio-span", *tightness.searched()[-1:]])
+    first, exponent = report.rows
+    assert first["claim"] == "log-ratio-span" and 0.9 < first["drawn"] <= first["found"] + 0.02 <= 1.03
+    assert exponent["claim"].endswith("-exponent") and 0.5 < exponent["found"] <= 1
+    false = nl.claims.get("log-ratio-span")
+    half = replace(false, id="half", bound=lambda case: 0.5 / case.beta)
+    with pytest.raises(DisagreementError, match="half is violated"):
+        tightness.run(quick=True, out=tmp_path, chosen=[half])
+
+
+def test_verification_is_timed_in_fresh_processes(tmp_path: Path) -> None:
+    """Two rows, the same counts; a failing command is no result."""
+    report = verification.run(quick=True, out=tmp_path, claims=["constant-sum"])
+    assert [row["checks"] for row in report.rows] == [20, 20] and report.targets[0]["met"]
+    with pytest.raises(DisagreementError, match="'constant-sun' is unknown"):
+        verification.run(quick=True, out=tmp_path, claims=["constant-sun"])

@@ -290,7 +290,7 @@ def test_self_play_pg_keeps_the_sum_of_logits(family: Family, starts: Starts) ->
 PROVEN: dict[str, tuple[Callable[[float], float], Callable[[float, float], float]]] = {
     "ProximalPoint": (lambda beta: np.inf, lambda gamma, beta: 1 / (1 + gamma * beta)),
     "NashMirrorProx": (lambda beta: 2 * (beta + (1 + beta**2) ** 0.5), lambda gamma, beta: 1 / (1 + gamma * beta)),
-    "Extragradient": (lambda beta: 1 / (beta + 0.5), lambda gamma, beta: 1 - gamma * beta),
+    "Extragradient": (lambda beta: 2 / (beta + (1 + beta**2) ** 0.5), lambda gamma, beta: 1 - gamma * beta),
     "MagneticMirrorDescent": (lambda beta: 4 * beta, lambda gamma, beta: 1 / (1 + gamma * beta)),
     "NaturalPG": (lambda beta: 4 * beta / (1 + 4 * beta**2), lambda gamma, beta: 1 - gamma * beta),
 }
