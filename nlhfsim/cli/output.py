@@ -88,7 +88,7 @@ def _broken_pipe() -> None:
 
 def _broken(text: str) -> str:
     """Break sentences, not what has line breaks already."""
-    return text if "\n" in text else textwrap.fill(text, 40)
+    return text if "\n" in text else textwrap.fill(text, 40, break_on_hyphens=False, break_long_words=False)
 
 
 def show(value: Any) -> str:

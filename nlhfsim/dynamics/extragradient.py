@@ -94,7 +94,7 @@ def Extragradient(step_size: StepSize | None = None) -> Dynamics:
     Parameters
     ----------
     step_size : float or schedule, optional
-        γ > 0. Default: 1/(β + 1/2), the largest step with a proven rate.
+        γ > 0. Default: 2/(β + √(1 + β²)), the largest step with a proven rate.
 
     Examples
     --------

@@ -71,7 +71,7 @@ def characterisation(context: Context, params: Params, before: State, step_size:
 
 
 def safe_step(context: Context, params: Params) -> float:
-    """Return the proven step of `SelfPlayPG` in the first sub-game, that around the reference."""
+    """Return the proven step of `SelfPlayPG` in the sub-games: it does not depend on their centre."""
     return largest_proven_step(context._replace(beta=context.beta + params.pull))
 
 
@@ -106,7 +106,7 @@ def NashProx(
     Parameters
     ----------
     step_size : float or schedule, optional
-        γ > 0. Default: the proven step of `SelfPlayPG` in the first sub-game.
+        γ > 0. Default: the proven step of `SelfPlayPG` in the sub-games.
     proximal_step : float
         1/τ > 0: the pull to the centre has weight τ.
     averaging : float, optional

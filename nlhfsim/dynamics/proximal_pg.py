@@ -54,7 +54,7 @@ def characterisation(context: Context, params: Params, before: LogPolicy, step_s
 
 
 def safe_step(context: Context, params: Params) -> float:
-    """Return the proven step of `SelfPlayPG` in the first sub-game, that around the reference."""
+    """Return the proven step of `SelfPlayPG` in the sub-games: it does not depend on their centre."""
     return largest_proven_step(context._replace(beta=context.beta + params.pull))
 
 
@@ -91,8 +91,8 @@ def ProximalPG(
     proximal_step : float
         γ > 0: the proximal term has weight 1/γ.
     inner_step_size : float or schedule, optional
-        Step size of the inner `SelfPlayPG`; a schedule counts inner steps over the whole run. Default: the proven step in the
-        first sub-game.
+        Step size of the inner `SelfPlayPG`; a schedule counts inner steps over the whole run. Default: the proven step in
+        the sub-games.
     inner_steps : int
         Inner steps a step, at least 1.
 
