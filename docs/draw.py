@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 import nlhfsim as nl
-from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from nlhfsim.plots.style import DOUBLE, finish, save, style
 from nlhfsim.stability import self_play_spectrum
 
@@ -26,6 +25,12 @@ def game() -> nl.PreferenceGame:
     return nl.PreferenceGame([[0.5, 1.0, 0.2], [0.0, 0.5, 0.8], [0.8, 0.2, 0.5]], BETA)
 
 
+def descent_step(one: nl.PreferenceGame) -> float:
+    """γ₀ = β/(½ + β√(1 + L₀))², L₀ = 1/(2β) + log(1/min ρ)."""
+    bound = 1 / (2 * one.beta) + float(np.log(1 / one.reference.min()))
+    return float(one.beta / (0.5 + one.beta * np.sqrt(1 + bound)) ** 2)
+
+
 def levels(log_policies: Floats, log_target: Floats) -> Floats:
     """ℓ = log(Φ̄/n) along trajectories, ``(..., n)`` to ``(...)``."""
     w = log_policies - log_target
@@ -35,7 +40,7 @@ def levels(log_policies: Floats, log_target: Floats) -> Floats:
 
 def proven(log_policies: Floats, log_target: Floats, step_size: float, beta: float) -> Floats:
     """ℓ₀ times the product of the proven factors 1 - 2cγβ n min π*/(E R), E and R read off the run, ``(records, n)``."""
-    share = 1 - (np.e - 2) * step_size / largest_proven_step(game().contexts[0])
+    share = 1 - (np.e - 2) * step_size / descent_step(game())
     shrink = np.exp(log_target - log_policies)
     n = log_target.size
     taken = 2 * share * step_size * beta * n * np.exp(log_target.min()) / (shrink.max(-1) * shrink.sum(-1))
@@ -90,7 +95,7 @@ def convergence_of_self_play_pg() -> Any:
     one = game()
     found = nl.solve(one)
     target = found.log_policy
-    first, critical = largest_proven_step(one.contexts[0]), self_play_spectrum(one, found).critical_step
+    first, critical = descent_step(one), self_play_spectrum(one, found).critical_step
     second = min(4 * BETA, 1 / BETA)
     with style():
         figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
@@ -108,7 +113,7 @@ def main() -> None:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", nl.errors.ProvenRangeWarning)  # steps above γ₀ are the point
+        warnings.simplefilter("ignore", nl.errors.ProvenRangeWarning)  # steps above γ₁ are the point
         save(convergence_of_self_play_pg(), FOLDER / "self-play-pg-converges.svg")
 
 

@@ -15,7 +15,6 @@ import pytest
 
 import nlhfsim as nl
 from docs import draw as figures
-from nlhfsim.dynamics.self_play_pg import largest_proven_step
 from proof_lines import EXPONENT, FALSE, LINES, Line
 from proof_points import Floats, Values, centred, draw, excess, log_normalized, skew
 from proof_votes import (
@@ -207,7 +206,7 @@ def test_figure_draws_a_bound_that_holds() -> None:
     """The dashed curves of the figure are above the runs, and what it shows of KL is so."""
     one = figures.game()
     target = nl.solve(one).log_policy
-    step = largest_proven_step(one.contexts[0])
+    step = figures.descent_step(one)
     found = figures.run(one, step, 3000)
     for policies in found.log_policies:
         level = figures.levels(policies, target)

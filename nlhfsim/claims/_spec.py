@@ -214,7 +214,7 @@ class Finding(NamedTuple):
     verdict : str
         ``"holds"``, ``"violated"``, ``"inconclusive"`` or ``"skipped"``.
     ratio : float
-        At most 1, up to tolerance, where the claim holds: measured/bound (upper), bound/measured (lower), distance in units of
+        At most 1 exactly where the claim holds: measured/bound (upper), bound/measured (lower), distance in units of
         the tolerance (equality, threshold). The worst entry's.
     measured, bound : float
         Of the worst entry.
@@ -270,6 +270,7 @@ def _worst(claim: Claim, measured: Array, bound: Array, uncertainty: Array) -> F
     excess = np.where(np.isnan(excess), np.inf, excess)
     ratios = np.where(np.isnan(ratios), np.where(excess > 0, np.inf, 0.0), ratios)
     violated = excess > 0
+    ratios = np.where(violated, ratios, np.minimum(ratios, 1.0))  # what is allowed for does not count as tightness
     worst = int(np.argmax(np.where(violated == violated.any(), ratios, -np.inf)))
     verdict = "violated" if violated.any() else "holds"
     return Finding(verdict, float(ratios[worst]), float(measured[worst]), float(bound[worst]))

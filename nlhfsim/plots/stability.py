@@ -18,6 +18,8 @@ _STEPS = {
 }
 _UNSTABLE = "0.82"
 _GUIDE = (0, (4, 2.5))
+_JUMP = 2.5
+"""Best steps at neighbouring β that differ by more belong to different branches."""
 _LONGEST = 1e9
 """Time constants beyond are rounding."""
 
@@ -64,9 +66,8 @@ def stability_map(found: StabilityMap, ax: Any = None) -> Any:
             bar.ax.tick_params(labelsize=8, width=0.6, length=2)
             bar.outline.set_visible(False)
         handles = _edges(axes, found)
-        best = found.step_sizes[np.argmin(found.radius, axis=1)]
-        within = (best > found.step_sizes[0]) & (best < found.step_sizes[-1])
-        axes.plot(np.where(within, best, np.nan), found.betas, color="w", linestyle=_GUIDE, linewidth=1.0, gid="best")
+        for betas, best in _branches(found):
+            axes.plot(best, betas, color="w", linestyle=_GUIDE, linewidth=1.0, gid="best")
         handles.append(Line2D([], [], color="0.45", linestyle=_GUIDE, linewidth=1.0, label="best step"))
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -80,6 +81,15 @@ def stability_map(found: StabilityMap, ax: Any = None) -> Any:
         finish(axes)
         legend(axes, handles, "above")
     return axes
+
+
+def _branches(found: StabilityMap) -> list[tuple[Any, Any]]:
+    """Return β and the best step inside the map, a pair a branch: where the best step jumps, another branch begins."""
+    best = found.step_sizes[np.argmin(found.radius, axis=1)]
+    stable = found.radius.min(axis=1) < 1
+    inside = np.flatnonzero(stable & (best > found.step_sizes[0]) & (best < found.step_sizes[-1]))
+    jumps = (np.abs(np.diff(np.log(best[inside]))) > np.log(_JUMP)) | (np.diff(inside) > 1)
+    return [(found.betas[part], best[part]) for part in np.split(inside, np.flatnonzero(jumps) + 1) if len(part) > 1]
 
 
 def _edges(axes: Any, found: StabilityMap) -> list[Any]:
