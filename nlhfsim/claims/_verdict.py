@@ -27,8 +27,8 @@ class Verdict:
     claim : Claim
         The claim.
     verdict : str
-        ``"holds"``, ``"violated"`` or ``"inconclusive"``: no case counted, or more than 1 % of them could not be told from
-        rounding, or the claim is a conjecture that nothing was found against.
+        ``"holds"``, ``"violated"`` or ``"inconclusive"``: no case counted, or more than 1 % of them, and more than one, could not
+        be told from rounding, or the claim is a conjecture that nothing was found against.
     n_games, n_inconclusive, n_skipped : int
         Cases that counted, that could not be decided, and that say nothing about the claim.
     worst_ratio, median_ratio : float or None
@@ -106,7 +106,7 @@ def conclude(claim: Claim, findings: list[Finding], witness: Witness | None, mut
     counted = by_verdict["holds"] + by_verdict["violated"]
     if by_verdict["violated"]:
         verdict = "violated"
-    elif counted == 0 or by_verdict["inconclusive"] > _LARGEST_SHARE * (counted + by_verdict["inconclusive"]):
+    elif counted == 0 or by_verdict["inconclusive"] > max(1, _LARGEST_SHARE * (counted + by_verdict["inconclusive"])):
         verdict = "inconclusive"
     else:
         verdict = "inconclusive" if claim.status == "conjecture" else "holds"

@@ -87,7 +87,7 @@ def _of_verdict(verdict: Verdict) -> Iterator[str]:
         yield f"it is violated:\n{verdict.witness}"
     if verdict.n_games < max(1, _COUNTED * tried):
         yield f"it counts on {verdict.n_games} of {tried} games only: its hypotheses may be too narrow; give them an `enforce`"
-    elif verdict.n_inconclusive > 0.01 * tried:
+    elif verdict.n_inconclusive > max(1, 0.01 * tried):
         yield f"{verdict.n_inconclusive} of {tried} games cannot be told from rounding: measure it more exactly"
     if not claim.mutants and not claim.slack:
         yield "it has no mutants: give it a wrong version that must fail, or say in `slack` how loose the bound is"
