@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from proof_points import Floats, Points, cyclic, draw, log_normalized
-
-PAGE = Path(__file__).parents[1] / "docs" / "proofs" / "derived-claims.md"
-DERIVED = """
-    exploitability-is-kl-to-best-response advantage-of-equilibrium strong-monotonicity reference-distance proximal-subgame
-    explicit-is-implicit gap-dominates-kl log-ratio-span bias-of-regularization proximal-point-rate inexact-proximal-point
-    nash-mirror-prox-rate extragradient-rate magnetic-md-rate nash-md-recursion nash-md-rate unregularized-prox-monotone
-    mwu-average-converges mwu-last-iterate-spirals critical-step critical-step-over-proved-step omd-critical-step
-    nash-md-threshold self-play-pg-descent self-play-pg-flow-converges one-vote-pg-converges
-""".split()
 
 
 @cache
@@ -58,11 +48,6 @@ def exploitability(one: Points, log_policy: Floats) -> Floats:
 def mirror_prox(one: Points, gamma: Floats, start: Floats) -> tuple[Floats, Floats]:
     ahead = prox(one, gamma, start, pull(one, start))
     return ahead, prox(one, gamma, start, pull(one, ahead))
-
-
-def test_page_has_every_derived_claim() -> None:
-    """Every derived claim has its anchor."""
-    assert re.findall(r"^\(([\w-]+)\)=$", PAGE.read_text(encoding="utf-8"), re.MULTILINE) == DERIVED
 
 
 def test_identities_of_the_gap() -> None:
@@ -168,7 +153,7 @@ def test_explicit_is_implicit() -> None:
 
 
 def test_nash_md_recursion() -> None:
-    """KL(π*‖π⁺) ≤ (1 - γβ) KL(π*‖π) - γβ KL(π̃‖π*) + γ²/8; without the γ²/8 it fails."""
+    """KL(π*‖π⁺) ≤ (1 - γβ) KL(π*‖π) - γβ KL(π̃‖π*) + γ²/24; with γ²/48 it fails."""
     dropped = []
     for one in points():
         gamma = np.minimum(1.0, 1 / one.beta)
@@ -177,9 +162,9 @@ def test_nash_md_recursion() -> None:
         after = log_normalized(mixed + gamma * pull(one, mixed))
         bound = (1 - alpha[:, 0]) * kl(one.log_q, start) - alpha[:, 0] * kl(mixed, one.log_q)
         needed = (kl(one.log_q, after) - bound) / gamma[:, 0] ** 2
-        assert needed.max() <= 1 / 8 + 1e-9
+        assert needed.max() <= 1 / 24 + 1e-9
         dropped.append(float(needed.max()))
-    assert max(dropped) > 0.01
+    assert max(dropped) > 1 / 48
 
 
 def test_unregularized_proximal_point_converges() -> None:
@@ -195,3 +180,64 @@ def test_unregularized_proximal_point_converges() -> None:
         current = after
         distance.append(float((winner[:3] * (np.log(winner[:3]) - current[:3])).sum()))
     assert (np.diff(distance) <= 1e-13).all() and distance[-1] < 1e-9 and (cycle @ np.exp(current)).max() < 1e-4
+
+
+def test_games_inside_a_set_cancel() -> None:
+    """Σ_S π(Aπ) ≤ π(S)(1 - π(S))/2 for every set S, so log Σ π exp(γAπ) ≤ log(sinh(γ/2)/(γ/2))."""
+    for one in points():
+        pi, gain = np.exp(policy(one)), pull(one, policy(one))
+        n = pi.shape[1]
+        for size in range(1, n):
+            for chosen in combinations(range(n), size):
+                share = pi[:, chosen].sum(-1)
+                assert ((pi * gain)[:, chosen].sum(-1) <= share * (1 - share) / 2 + 1e-15).all()
+        for gamma in (0.1, 1.0, 10.0, 100.0):
+            partition = np.logaddexp.reduce(policy(one) + gamma * gain, axis=-1)
+            assert (partition <= gamma / 2 + np.log(-np.expm1(-gamma) / gamma) + 1e-12).all()
+
+
+def test_a_long_total_order_attains_the_log_partition() -> None:
+    """n equally likely actions in a total order: γ²/24 to a relative 1/n²."""
+    n, gamma = 400, 0.1
+    gain = (np.arange(n) - (n - 1) / 2) / n
+    assert np.log(np.exp(gamma * gain).mean()) == pytest.approx(gamma**2 / 24, rel=1e-3)
+
+
+def test_pinsker_is_strict() -> None:
+    """KL ≥ 2t² + (4/9)t⁴, nearly attained; with (1/2)t⁴ for (4/9)t⁴ it fails."""
+    half = np.linspace(1e-2, 0.49, 300)
+    x, z = 0.5 + half[:, None], 0.5 - half[None, :]
+    distance = x - z
+    divergence = x * np.log(x / z) + (1 - x) * np.log((1 - x) / (1 - z))
+    assert (divergence >= 2 * distance**2 + 4 / 9 * distance**4 - 1e-15).all()
+    assert (divergence < 2 * distance**2 + 1 / 2 * distance**4).any()
+
+
+def test_proximal_point_without_regularization_has_no_common_rate() -> None:
+    """0 beats 1 by δ, 1 beats 2 and 2 beats 0 for certain: from uniform, γ = 1, E_0 is above ¼ at a time of the order 1/δ."""
+    last = []
+    for delta in (0.1, 0.03, 0.01):
+        advantages = np.array([[0, delta, -0.5], [-delta, 0, 0.5], [0.5, -0.5, 0]])
+        current, seen = np.log(np.full(3, 1 / 3)), 0
+        for k in range(1, 1000):
+            after = current
+            for _ in range(60):
+                after = log_normalized(0.5 * after + 0.5 * (current + advantages @ np.exp(after)))
+            current = after
+            seen = k if (advantages @ np.exp(current)).max() > 0.25 else seen
+        last.append(seen)
+    assert last == [0, 116, 635]
+
+
+def test_reward_model_on_a_cycle() -> None:
+    """(s - mu) - (s - (s + m)u)(1 + u + u²) = mu² + (s + m)u³, and what margins (0.5, 0.5, 0.2) lose."""
+    rng = np.random.default_rng(0)
+    m, s, u = rng.random((3, 1000))
+    left = (s - m * u) - (s - (s + m) * u) * (1 + u + u**2)
+    np.testing.assert_allclose(left, m * u**2 + (s + m) * u**3, atol=1e-14)
+    t = 0.435
+    for _ in range(50):
+        excess = 1 / (1 + np.exp(-t)) + 1 / (1 + np.exp(-2 * t)) - 1.3
+        t -= excess / 0.7
+    found = [max(0.5 * u - 0.2 * u**2, 0.2 - 0.5 * u) / (1 + u + u**2) for u in np.exp(-t / np.array([1, 0.1, 0.01, 0.001]))]
+    np.testing.assert_allclose(found, [0.116, 0.189, 0.2, 0.2], atol=1e-3)

@@ -109,7 +109,7 @@ register(
         tolerance=0.0,
         why="rounding of the largest terms; the error of π* is propagated",
         mutants=(Mutant("1/(3β)", {"bound": lambda case: 1 / (3 * case.beta)}),),
-        proof="docs/proofs/derived-claims.md#reference-distance",
+        proof="docs/proofs/derived-claims.md#reference-distance-bound",
     )
 )
 

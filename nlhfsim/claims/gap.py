@@ -83,7 +83,7 @@ register(
         ),
         slack="attained in β at large β; the most of 1/(4β) that maximizing over games found is 0.414, so gap-decomposition "
         "carries the mutants of that term",
-        proof="docs/proofs/derived-claims.md#gap-dominates-kl",
+        proof="docs/proofs/derived-claims.md#gap-dominates-kl-upper",
     )
 )
 

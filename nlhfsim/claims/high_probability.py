@@ -88,7 +88,7 @@ def _falls(name: str, id: str, mutants: tuple[Mutant, ...]) -> Claim:
         absolute=0.16,
         why=f"four standard errors (bootstrap) of a slope fitted to the quantiles of {RUNS} runs",
         mutants=mutants,
-        proof=f"{_PAGE}#self-play-pg-high-probability",
+        proof=f"{_PAGE}#{id}",
         cost="costly",
         cases=_votes,
     )
@@ -113,7 +113,7 @@ def _grows(name: str, id: str) -> Claim:
             Mutant("the square root of the logarithm", {"bound": _logarithmic(0.5)}),
             Mutant("a half more in the exponent", {"bound": _logarithmic(1.5)}),
         ),
-        proof=f"{_PAGE}#self-play-pg-high-probability",
+        proof=f"{_PAGE}#{id}",
         cost="costly",
         cases=_votes,
     )
@@ -211,7 +211,7 @@ register(
             Mutant("γ = 0.1, below γ_c", {"cases": _below}),
         ),
         slack="by a factor of 5 between the extremes over runs; medians differ by a factor of 300",
-        proof=f"{_PAGE}#proximal-pg-high-probability",
+        proof=f"{_PAGE}#proximal-pg-above-critical-step",
         cost="costly",
         cases=_above,
     )

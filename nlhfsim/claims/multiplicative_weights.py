@@ -52,8 +52,7 @@ register(
         tolerance=1e-12,
         why="rounding of the exponents and of their sum",
         mutants=(Mutant("halved", {"bound": _log_sinh(0.5)}), Mutant("γ²/48", {"bound": _square(1 / 48)})),
-        proof="Σ_S π(Aπ) ≤ π(S)(1 - π(S))/2 for every set S, as its own games cancel: so Aπ under π is below the uniform "
-        "distribution on [-1/2, 1/2] in convex order. Attained by total orders of many actions.",
+        proof="docs/proofs/derived-claims.md#self-play-log-partition",
     )
 )
 
@@ -105,7 +104,7 @@ register(
             Mutant("without γ/24", {"bound": _average_bound(square=0.0)}),
             Mutant("half the entropy", {"bound": _average_bound(entropy=0.5)}),
         ),
-        proof="docs/proofs/derived-claims.md#mwu-average-converges, with self-play-log-partition in place of Hoeffding's lemma",
+        proof="docs/proofs/derived-claims.md#mwu-average-converges",
         method=MultiplicativeWeights(),
         unregularized=True,
     )
@@ -167,7 +166,7 @@ register(
             Mutant("also with a look-ahead", {"method": OptimisticMirrorDescent()}),
             Mutant("KL(π_t‖π*) for KL(π*‖π_t)", {"measure": _reverse_after, "bound": _kl_before(reverse=True)}),
         ),
-        proof="A step adds log Σ π exp(γAπ) ≥ γπᵀAπ = 0 (Jensen), as π*ᵀAπ = 0 for an interior π*.",
+        proof="docs/proofs/derived-claims.md#mwu-last-iterate-spirals",
         method=MultiplicativeWeights(),
         unregularized=True,
     )

@@ -66,7 +66,7 @@ register(
             Mutant("the term with the mixture twice", {"measure": _growth(mixture=2.0)}),
             Mutant("γ²/48", {"bound": _square(0.5)}),
         ),
-        proof="docs/proofs/derived-claims.md#nash-md-recursion, with self-play-log-partition in place of Hoeffding's lemma",
+        proof="docs/proofs/derived-claims.md#nash-md-recursion",
         method=NashMD(),
     )
 )
@@ -99,7 +99,7 @@ register(
         tolerance=1e-12,
         why="rounding and the error of π* are propagated to KL",
         slack="0.4 of the bound is needed, so half of it is not rejected; nash-md-step carries the wrong steps",
-        proof="docs/proofs/derived-claims.md#nash-md-rate, with γ²/24 in the recursion",
+        proof="docs/proofs/derived-claims.md#nash-md-rate",
         method=NashMD(),
     )
 )

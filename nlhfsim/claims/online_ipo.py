@@ -153,7 +153,7 @@ register(
             Mutant("a factor 2", {"bound": lambda case: self_play_gradient(case, 2 * case.step_size)}),
             Mutant("β halved", {"bound": lambda case: self_play_gradient(case, case.step_size, 0.5)}),
         ),
-        proof="docs/proofs/derived-claims.md#online-ipo-is-self-play-pg",
+        proof="docs/proofs/derived-claims.md#one-vote-step-is-unbiased",
         cost="moderate",
     )
 )

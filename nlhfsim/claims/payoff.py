@@ -61,7 +61,7 @@ register(
         tolerance=0.0,
         why="rounding of the largest term",
         mutants=(Mutant("the opponent's penalty dropped", {"measure": _sum_without_opponents_penalty}),),
-        proof="P + Pᵀ = 1 and the penalties cancel.",
+        proof="docs/proofs/derived-claims.md#constant-sum",
     )
 )
 
@@ -149,6 +149,6 @@ register(
             Mutant("KL one way only", {"bound": lambda case: _both_ways(case, 1.0, 0.0)}),
             Mutant("β times 1.5", {"bound": lambda case: _both_ways(case, 1.5, 1.5)}),
         ),
-        proof="docs/proofs/derived-claims.md#strong-monotonicity (proved formally in Lean in AppliedModelingLib)",
+        proof="docs/proofs/derived-claims.md#strong-monotonicity",
     )
 )

@@ -245,7 +245,7 @@ register(
             Mutant("halved", {"bound": _average_bound(0.5)}),
             Mutant("K² for K", {"bound": _average_bound(power=2.0)}),
         ),
-        proof="γ⟨q, Aπ⁺⟩ = KL(q‖π) - KL(q‖π⁺) - KL(π⁺‖π) for every q; summed, at the best vertex q.",
+        proof="docs/proofs/derived-claims.md#unregularized-prox-average",
         method=ProximalPoint(),
         unregularized=True,
     )
@@ -309,7 +309,7 @@ register(
             ),
         ),
         slack="there is no common rate: an action that has become rare may be missed for many steps",
-        proof="Σ KL(π⁺‖π) is finite by unregularized-prox-monotone, so every limit point is a winner, and there is one.",
+        proof="docs/proofs/derived-claims.md#unregularized-prox-converges",
         cost="moderate",
         method=ProximalPoint(),
         counts=_all_ties,

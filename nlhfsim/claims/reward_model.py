@@ -144,7 +144,7 @@ register(
             Mutant("t divided by 1.5", {"bound": lambda case: _exact(case, 1 / 1.5)}),
             Mutant("the equilibrium for the optimum of the reward model", {"measure": _gap0_of_equilibrium}),
         ),
-        proof="docs/proofs/derived-claims.md#bradley-terry-is-exploitable",
+        proof="docs/proofs/derived-claims.md#bradley-terry-on-three-actions",
         cases=_cycles_and_controls,
     )
 )
@@ -197,8 +197,7 @@ register(
         why="rounding of preferences; the stopping of the fit is propagated",
         hypotheses=(Hypothesis("P is Bradley–Terry", _is_bradley_terry),),
         mutants=(Mutant("β/6 for β/4", {"bound": lambda case: _ceiling(case, 1 / 1.5)}),),
-        proof="E_0(π_r) = Σ π_r(y) (σ(s* - s_y) - ½) ≤ ¼ (s* - ⟨π_r, s⟩), and π_r does no worse than y* in ⟨π, s⟩ - β KL(π‖ρ). "
-        "docs/proofs/derived-claims.md#bradley-terry-games-are-solved",
+        proof="docs/proofs/derived-claims.md#bradley-terry-games-are-solved",
         cases=_bradley_terry_games,
     )
 )

@@ -155,7 +155,7 @@ register(
             "nearly attained at small γ; no game drawn needs the second-order term, and Φ was first seen to rise at 3.758 γ₁ "
             "(three actions, β = 1/2, near π*); at two actions and β ≥ 1/2 no step above 4γ₁ is stable"
         ),
-        proof=f"{_PAGE}#theorem-1-one-step-size-for-all-games",
+        proof=f"{_PAGE}#universal-step",
         method=SelfPlayPG(),
     )
 )
@@ -226,7 +226,7 @@ register(
             Mutant("E left out", {"bound": _contraction(peak=False)}),
         ),
         slack="attained near π* on the uniform cycle as γ → 0; from far starts E and R make it loose by orders of magnitude",
-        proof=f"{_PAGE}#rate",
+        proof=f"{_PAGE}#descent",
         method=SelfPlayPG(),
         counts=lambda case: "" if case.start_kl > 1e-6 else "the start is the equilibrium",
     )
@@ -274,7 +274,7 @@ register(
         why=f"a run of {_PATIENCE:g}/(γβ min(π*, π_0)) steps is not an infinite one; the error of π* is propagated to KL",
         hypotheses=(up_to_proven_step(),),
         mutants=(Mutant("the method asked another game", {"method": replace(SelfPlayPG(), method=_TRANSPOSED)}),),
-        proof=f"{_PAGE}#rate",
+        proof=f"{_PAGE}#universal-step",
         cost="moderate",
         method=SelfPlayPG(),
         counts=_short_enough,
@@ -339,7 +339,7 @@ register(
             Mutant("e_y in place of e_y - π", {"measure": _mean_move(baseline=0.0)}),
             Mutant("y′ drawn from the reference", {"measure": _mean_move(from_reference=True)}),
         ),
-        proof=f"{_PAGE}#one-vote",
+        proof="docs/proofs/derived-claims.md#one-vote-pg-unbiased",
     )
 )
 
@@ -453,7 +453,7 @@ register(
             Mutant("1.01 of it", {"bound": lambda case, dynamics: 1.01 / case.beta}),
             Mutant("π* in place of the run", {"measure": _width_of_equilibrium}),
         ),
-        proof="The run itself: 1.006/β near step 88,478; 1.033/β was seen at n = 8.",
+        proof="docs/proofs/derived-claims.md#self-play-pg-span-bound",
         cost="costly",
         method=SelfPlayPG(),
         cases=_escape_cases,

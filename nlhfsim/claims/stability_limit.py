@@ -69,7 +69,7 @@ def _limit(name: str, title: str, methods: tuple[str, ...], slope: float, tolera
         bound=lambda case: slope,
         tolerance=0.0,
         absolute=tolerance,
-        proof="docs/proofs/derived-claims.md#stability-limit",
+        proof=f"docs/proofs/derived-claims.md#{name}",
         cost="costly",
         cases=_tournament,
         **what,
@@ -130,7 +130,7 @@ register(
             Mutant("the tournament of 21 actions", {"cases": _tournament}),
             Mutant("1 for 1.5", {"bound": lambda case: 1.0}),
         ),
-        proof="docs/proofs/derived-claims.md#stability-limit",
+        proof="docs/proofs/derived-claims.md#stability-limit-one-mode",
         cost="costly",
         cases=_cycle,
     )
