@@ -226,6 +226,19 @@ def test_the_mixed_family_is_mixed_and_the_same_every_time() -> None:
     assert mixed_case(1, 123).game.fingerprint != again.game.fingerprint
 
 
+@pytest.mark.parametrize(
+    "name", ["log_policy", "log_opponent", "policy", "opponent", "log_reference", "advantages", "log_equilibrium", "equilibrium"]
+)
+def test_no_claim_can_change_a_case(name: str) -> None:
+    """Cases are shared: what one claim wrote into them others would see. What a case is made from is copied."""
+    with pytest.raises(ValueError, match="read-only"):
+        judge(claim(lambda case: getattr(case, name).sort() or 0.0, 1.0), CASE)
+    start = np.log([0.5, 0.3, 0.2])
+    case = CASE.at(log_policy=start)
+    start[0] = 0.0
+    assert case.policy[0] == pytest.approx(0.5)
+
+
 def test_equilibria_of_the_mixed_family_are_certified() -> None:
     """So that none of the claims rests on a wrong reference; the stated error is tiny."""
     for index in range(200):
