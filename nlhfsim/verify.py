@@ -221,7 +221,7 @@ def _on_case(claims: list[Claim], index: int, case: Case) -> list[_Result]:
 def _trials(chosen: list[Claim], seed: int, count: int, mutants: bool, kill_matrix: bool) -> Iterator[_Trial]:
     positions = itertools.count()
     for claim in chosen:
-        few = -(-_PATIENCE // COSTS[claim.cost])
+        few = _PATIENCE // COSTS[claim.cost]
         tried = max(_share(claim, count), few)
         if mutants:
             for mutant in claim.mutants:

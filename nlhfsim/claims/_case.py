@@ -28,7 +28,8 @@ class Case:
     game : PreferenceGame
         One context; contexts decouple, so a claim that holds in each holds for their average.
     log_policy, log_opponent : numpy.ndarray
-        Two log-policies with full support, shape ``(n,)``; runs start at the first.
+        Two log-policies with full support, shape ``(n,)``; runs start at the first. Copied, and as all arrays of a case not to be
+        written to: cases are shared among claims.
     step_size : float
         γ > 0.
     family : str
@@ -40,6 +41,10 @@ class Case:
     log_opponent: Array
     step_size: float = 1.0
     family: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("log_policy", "log_opponent"):
+            object.__setattr__(self, name, _frozen(np.array(getattr(self, name), dtype=np.float64)))
 
     @property
     def context(self) -> Context:
@@ -74,12 +79,12 @@ class Case:
     @cached_property
     def policy(self) -> Array:
         """π, probability space, shape ``(n,)``."""
-        return np.exp(self.log_policy)
+        return _frozen(np.exp(self.log_policy))
 
     @cached_property
     def opponent(self) -> Array:
         """μ, probability space, shape ``(n,)``."""
-        return np.exp(self.log_opponent)
+        return _frozen(np.exp(self.log_opponent))
 
     @cached_property
     def solution(self) -> Equilibrium:
@@ -117,6 +122,11 @@ class Case:
     def with_beta(self, beta: float) -> Case:
         """Return the case at another β."""
         return self if beta == self.beta else self.at(game=self.game.with_beta(beta))
+
+
+def _frozen(array: Array) -> Array:
+    array.setflags(write=False)
+    return array
 
 
 def cases_of_game(game: PreferenceGame, seed: int = 0, count: int = 8) -> list[Case]:

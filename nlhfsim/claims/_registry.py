@@ -21,7 +21,7 @@ def register(claim: Claim) -> Claim:
     """
     if not isinstance(claim, Claim):
         raise InputError(f"claim = {claim!r} must be a nlhfsim.claims.Claim")
-    present = _REGISTRY.get(claim.id) or _steps().get(claim.id)
+    present = (_steps() | _REGISTRY).get(claim.id)
     if present is not None and (present.measure.__module__, present.title) != (claim.measure.__module__, claim.title):
         raise InputError(f"id = {claim.id!r} is taken by another claim")
     _REGISTRY[claim.id] = claim
@@ -30,7 +30,7 @@ def register(claim: Claim) -> Claim:
 
 def names() -> list[str]:
     """Return the ids of all claims, in the order of the theory; those of the steps of registered methods come last."""
-    return [*_REGISTRY, *_steps()]
+    return list(_REGISTRY | _steps())
 
 
 def get(name: str) -> Claim:
@@ -47,7 +47,7 @@ def get(name: str) -> Claim:
     >>> nl.claims.get("constant-sum").status
     'identity'
     """
-    known = _REGISTRY | _steps()
+    known = _steps() | _REGISTRY
     if name not in known:
         raise UnknownNameError(f"claim {name!r} is unknown{did_you_mean(name, known)}")
     return known[name]

@@ -196,8 +196,12 @@ class Claim:
         with np.errstate(all="ignore"):
             found = side(case) if self.method is None else side(case, self.dynamics(case))
         value, uncertainty = found if isinstance(found, Measured) else Measured(found)
-        values = np.atleast_1d(np.asarray(value, dtype=np.float64))
-        return values, np.broadcast_to(np.asarray(uncertainty, dtype=np.float64), values.shape)
+        values, doubt = np.atleast_1d(np.asarray(value, dtype=np.float64)), np.asarray(uncertainty, dtype=np.float64)
+        if doubt.ndim and doubt.shape != values.shape:
+            raise InputError(
+                f"claim {self.id}: uncertainty has shape {doubt.shape}, its value {values.shape}; must agree or be one number"
+            )
+        return values, np.broadcast_to(doubt, values.shape)
 
     def dynamics(self, case: Case) -> Dynamics:
         """Return the method with the step size of the case, if it takes one."""
@@ -262,10 +266,9 @@ def _worst(claim: Claim, measured: Array, bound: Array, uncertainty: Array) -> F
             ratios = np.where(same, 0.0, np.abs(measured - bound) / np.where(same, 1.0, allowed))
             excess = np.where(same, -1.0, ratios - 1)
         else:
-            sign = -1.0 if claim.kind == "lower" else 1.0
             above, below = (bound, measured) if claim.kind == "lower" else (measured, bound)
             allowed = claim.tolerance * np.abs(bound) + claim.absolute + uncertainty
-            excess = sign * (measured - bound) - allowed
+            excess = np.where(above <= below, -1.0, above - below - allowed)  # no tolerance of an infinite side is a number
             ratios = np.where(above == below, 1.0, np.where(below > 0, np.maximum(above, 0.0) / below, np.inf * (above > below)))
     excess = np.where(np.isnan(excess), np.inf, excess)
     ratios = np.where(np.isnan(ratios), np.where(excess > 0, np.inf, 0.0), ratios)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.dynamics.schedules import inverse_time
@@ -17,7 +16,7 @@ from nlhfsim.feedback import Sampled
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simulate import simulate
 from nlhfsim.solvers import tolerance
-from nlhfsim.testing._subject import Check, Clause, Skipped, Subject, differing, distance, log_policy
+from nlhfsim.testing._subject import Check, Clause, Skipped, Subject, derangement, differing, distance, log_policy
 from nlhfsim.trajectory import Trajectory, load
 
 RUNS = 9
@@ -131,7 +130,7 @@ def _starts(subject: Subject, name: str, method: Dynamics) -> Array:
 def relabelling(subject: Subject) -> Iterator[Check]:
     """Permuting the actions of the game and of the start permutes the run."""
     for name, game in subject.games.items():
-        order = _derangement(game.n, subject.seed + 1)
+        order = derangement(game.n, subject.seed + 1)
         method, starts = subject.constant(game), subject.starts(name)
         renamed = _permuted(game, order)
         one = simulate(game, method, 6, start=starts, equilibrium=False).log_policies
@@ -139,15 +138,6 @@ def relabelling(subject: Subject) -> Iterator[Check]:
         assert one is not None and other is not None
         allowed = 1e-11 * (1 + np.abs(one).max())
         yield Check("distance of log π from that with the actions renamed", distance(one[..., order], other), allowed, name)
-
-
-def _derangement(n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return a permutation that leaves nothing in its place, so that whatever is special about a place shows; n = 1 has none."""
-    rng = np.random.default_rng(seed)
-    while True:
-        order = rng.permutation(n)
-        if n == 1 or (order != np.arange(n)).all():
-            return order
 
 
 def _permuted(game: PreferenceGame, order: Any) -> PreferenceGame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium, solve
@@ -153,3 +154,12 @@ def differing(one: Any, other: Any) -> float:
     if first.shape != second.shape:
         return float(max(first.size, second.size, 1))
     return float((~((first == second) | ((first != first) & (second != second)))).sum())
+
+
+def derangement(n: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return a permutation that leaves nothing in its place, so that whatever is special about a place shows; n = 1 has none."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(n)
+        if n == 1 or (order != np.arange(n)).all():
+            return order

@@ -9,6 +9,7 @@ import numpy as np
 
 from nlhfsim.claims import Case, Claim, Finding, get, judge, mixed_case, shared_functions
 from nlhfsim.errors import InputError, ensure_integer
+from nlhfsim.testing._subject import derangement
 from nlhfsim.verify import Verdict, verify
 
 _FEW = 12
@@ -41,8 +42,8 @@ def check_claim(claim: str | Claim, n_games: int = 200, seed: int = 0) -> Checke
     """Check a claim, and the claim's check, on the mixed family of games.
 
     It must hold where it counts; count on at least 5 % of the games, and be decided on 99 % of them; say the same twice and after
-    relabelling the actions; leave its case alone; have, if it is an identity, two sides that share no function; and be able to
-    fail: every mutant is rejected, and a bound is attained within a factor 2 or says in `slack` how loose it is.
+    relabelling the actions; have, if it is an identity, two sides that share no function; and be able to fail: every
+    mutant is rejected, and a bound is attained within a factor 2 or says in `slack` how loose it is.
 
     Parameters
     ----------
@@ -105,25 +106,17 @@ def _of_sides(claim: Claim, seed: int) -> Iterator[str]:
         yield f"both sides call {', '.join(sorted(shared))}: a bug there would be on both; find a second route to one of them"
     cases = list(claim.cases(seed)) if claim.cases is not None else [mixed_case(seed, index) for index in range(_FEW)]
     for case in cases[: 1 if claim.cases is not None else _FEW]:
-        before = _content(case)
         first, again = judge(claim, case), judge(claim, case)
         if not _alike(first, again, 0.0):
             yield f"it says {first} and then {again} on one case: draw random numbers from a seed"
-            return
-        if _content(case) != before:
-            yield "it changes the arrays of its case: copy them first"
             return
         if claim.cases is None and not _alike(first, judge(claim, _relabelled(case)), 1e-6):
             yield f"relabelling the actions changes {first} to {judge(claim, _relabelled(case))}"
             return
 
 
-def _content(case: Case) -> tuple[bytes, ...]:
-    return tuple(row.tobytes() for row in (case.log_policy, case.log_opponent, case.log_reference, case.advantages))
-
-
 def _relabelled(case: Case) -> Case:
-    order = np.random.default_rng(case.n).permutation(case.n)
+    order = derangement(case.n, case.n)
     policies = {name: getattr(case, name)[order] for name in ("log_policy", "log_opponent")}
     return case.at(game=case.game.restrict([int(action) for action in order]), **policies)
 
