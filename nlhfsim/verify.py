@@ -160,7 +160,7 @@ def _ensure_some(chosen: Sequence[Claim]) -> None:
 
 def _processes(workers: int | None, checks: int) -> int:
     if workers is not None:
-        return ensure_integer("workers", workers, 1, 1024)
+        return ensure_integer("workers", workers, 1, 256)
     import joblib
 
     return int(joblib.cpu_count()) if checks >= _WORTH_PROCESSES else 1
@@ -252,7 +252,7 @@ def _run(work: Callable[[Any], Any], tasks: list[Any], processes: int, take: Cal
     else:
         import joblib
 
-        pool = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1)
+        pool = joblib.Parallel(n_jobs=min(processes, len(tasks)), return_as="generator_unordered", batch_size=1)
         results = pool(joblib.delayed(work)(task) for task in tasks)
     for done, result in enumerate(results, 1):
         take(result)

@@ -141,6 +141,23 @@ def test_sides_of_different_shapes_are_refused() -> None:
         verdict(Measured(1.0, np.zeros(3)), 2.0)
 
 
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        (lambda case: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda case: "a word", "ValueError: could not convert string to float"),
+        (lambda case: np.array([1 + 2j]), "TypeError: it returned complex numbers"),
+        (lambda: 1.0, "TypeError: .*takes 0 positional arguments"),
+    ],
+)
+def test_a_side_that_fails_is_named(measure: Any, words: str) -> None:
+    """With the claim, the side, the case, and the error itself."""
+    with pytest.raises(InputError, match=f"measure of claim made-here failed on a case of 3 actions, beta = 0.1, .*{words}"):
+        judge(replace(claim(1.0, 2.0), measure=measure), CASE)
+    with pytest.raises(InputError, match="bound of claim made-here failed"):
+        judge(replace(claim(1.0, 2.0), bound=measure), CASE)
+
+
 # --- what counts ----------------------------------------------------------------------------------------------------------
 
 SMALL_STEP = Hypothesis("γ ≤ 1", lambda case: case.step_size <= 1, lambda case: replace(case, step_size=min(case.step_size, 1.0)))
@@ -201,6 +218,9 @@ def test_beta_zero_counts_for_claims_about_it_only() -> None:
         ({"id": "My Claim"}, "lower case with hyphens"),
         ({"measure": 3.0}, "measure of claim made-here = 3.0 must be a function"),
         ({"source": "a paper"}, "must be a nlhfsim.sources.Source"),
+        ({"hypotheses": ("γ ≤ 1",)}, "hypotheses of claim made-here holds 'γ ≤ 1', must hold nlhfsim.claims.Hypothesis"),
+        ({"mutants": ("half",)}, "mutants of claim made-here holds 'half', must hold nlhfsim.claims.Mutant"),
+        ({"mutants": (Mutant("half", {"bond": 1}),)}, "changes of mutant 'half' of claim made-here = 'bond' is unknown"),
     ],
 )
 def test_a_claim_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:

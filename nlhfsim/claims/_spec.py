@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +153,14 @@ class Claim:
         for name in ("measure", "bound"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name} of claim {self.id} = {getattr(self, name)!r} must be a function of a case")
+        for name, kind in (("hypotheses", Hypothesis), ("mutants", Mutant)):
+            for item in getattr(self, name):
+                if not isinstance(item, kind):
+                    raise InputError(f"{name} of claim {self.id} holds {item!r}, must hold nlhfsim.claims.{kind.__name__}")
+        known = [item.name for item in fields(self)]
+        for mutant in self.mutants:
+            for changed in mutant.changes:
+                ensure_choice(f"changes of mutant {mutant.name!r} of claim {self.id}", changed, known)
         if not isinstance(self.source, Source):
             raise InputError(f"source of claim {self.id} = {self.source!r} must be a nlhfsim.sources.Source")
 
@@ -193,10 +201,19 @@ class Claim:
 
     def evaluate(self, side: Callable[..., Any], case: Case) -> tuple[Array, Array]:
         """Return a side of the claim on a case as values and uncertainties, shape ``(k,)`` each."""
-        with np.errstate(all="ignore"):
-            found = side(case) if self.method is None else side(case, self.dynamics(case))
-        value, uncertainty = found if isinstance(found, Measured) else Measured(found)
-        values, doubt = np.atleast_1d(np.asarray(value, dtype=np.float64)), np.asarray(uncertainty, dtype=np.float64)
+        try:
+            with np.errstate(all="ignore"):
+                found = side(case) if self.method is None else side(case, self.dynamics(case))
+            value, uncertainty = found if isinstance(found, Measured) else Measured(found)
+            if np.iscomplexobj(value) or np.iscomplexobj(uncertainty):
+                raise TypeError("it returned complex numbers")
+            values, doubt = np.atleast_1d(np.asarray(value, dtype=np.float64)), np.asarray(uncertainty, dtype=np.float64)
+        except InputError:
+            raise
+        except Exception as error:
+            name = "measure" if side is self.measure else "bound"
+            where = f"a case of {case.n} actions, beta = {case.beta:g}, step_size = {case.step_size:g}"
+            raise InputError(f"{name} of claim {self.id} failed on {where}: {type(error).__name__}: {error}") from error
         if doubt.ndim and doubt.shape != values.shape:
             raise InputError(
                 f"claim {self.id}: uncertainty has shape {doubt.shape}, its value {values.shape}; must agree or be one number"
