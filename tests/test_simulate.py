@@ -423,7 +423,7 @@ game = nl.games.cyclic_tournament(9, beta=0.01)
 nl.simulate(game, nl.dynamics.NashProx(0.5), 10, equilibrium=False)
 print("running", flush=True)
 try:
-    nl.simulate(game, nl.dynamics.NashProx(0.5), 10**7, equilibrium=False, record_every=1000)
+    nl.simulate(game, nl.dynamics.NashProx(0.5), 10**8, equilibrium=False, record_every=1000)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
