@@ -21,8 +21,10 @@ from nlhfsim.errors import InputError
 from nlhfsim.games.payoffs import Context, DensePayoff, advantage, dense
 from nlhfsim.in_place import advantage_to, ascend_to, exp_to, log_softmax_to
 from nlhfsim.simplex import exp, expect, log_softmax
+from nlhfsim.solvers import tolerance
 from nlhfsim.testing import _step_clauses as step_clauses
 from nlhfsim.testing import contract
+from nlhfsim.testing._subject import Check, Subject, differing, distance
 
 Floats = npt.NDArray[np.float64]
 CYCLE = nl.PreferenceGame([[0.5, 1, 0], [0, 0.5, 1], [1, 0, 0.5]], 0.2, [0.6, 0.3, 0.1])
@@ -62,6 +64,36 @@ def test_the_right_method_breaks_nothing() -> None:
     assert set(report.checked) | set(report.skipped) == set(CLAUSES) and not report.broken
     assert set(report.skipped) == {"compiled", "kernel"}
     assert min(report.checked.values()) > 0 and "characterisation" in str(report)
+
+
+def test_no_check_is_left_out() -> None:
+    """Of one game: two starts, two schedules, a file, three runs of those together, every context, three steps."""
+    one = testing.check_dynamics(Dynamics(RIGHT, step_size=0.2), games=CYCLE).checked
+    assert one["safe step"] == 8, "two numbers at β and at 0, also for one action"
+    assert one["continuation"] == 4, "constant and with a schedule, in memory and through a file"
+    assert (one["together"], one["characterisation"], one["seed"], one["contexts"]) == (3, 6, 2, 2)
+    several = testing.check_dynamics(Dynamics(RIGHT, step_size=0.2), games=testing.mixed_games()["contexts"]).checked
+    assert (several["contexts"], several["characterisation"]) == (3, 18)
+
+
+def test_numbers_are_held_against_what_is_allowed() -> None:
+    """NaN is in no range; arrays of different shapes differ everywhere, NaN does not differ from itself."""
+    nan = float("nan")
+    assert Check("x", 1.0, 1.0).holds and not Check("x", 1.1, 1.0).holds and not Check("x", nan, 1.0).holds
+    assert Check("x", 1.0, 1.0, least=True).holds and not Check("x", 0.9, 1.0, least=True).holds
+    assert not Check("x", nan, 1.0, least=True).holds
+    assert differing([1.0, nan, 2.0], [1.0, nan, 3.0]) == 1 and differing(np.zeros(3), np.zeros(2)) == 3
+    assert differing(np.zeros(0), np.zeros((0, 2))) == 1 and distance([1.0, 4.0], [1.5, 4.0]) == 0.5
+
+
+def test_starts_follow_the_seed_and_steps_are_constant() -> None:
+    """Another seed starts elsewhere; of several step sizes, and of a schedule, the first is taken."""
+    subjects = [Subject(Dynamics(RIGHT, step_size=0.2), {"cycle": CYCLE}, seed, usual=False) for seed in (0, 0, 1)]
+    first, again, other = (subject.starts("cycle") for subject in subjects)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    for size in ((0.3, 0.9), nl.schedules.inverse_time(1.5, 5.0)):
+        assert replace(subjects[0], method=Dynamics(RIGHT, step_size=size)).constant(CYCLE).step_size == pytest.approx(0.3)
 
 
 # --- what is declared -----------------------------------------------------------------------------------------------------
@@ -138,6 +170,49 @@ def test_a_step_with_dice_of_its_own() -> None:
         return natural(state, context, step_size * (1 + 1e-9 * rng.standard_normal()), params)
 
     assert "seed" in broken(CYCLE, step=noisy)
+
+
+def test_a_step_with_dice_where_it_learns_from_votes() -> None:
+    """The noise comes with sampled payoffs only."""
+    rng = np.random.default_rng()
+
+    def noisy(state: Any, context: Context, step_size: Any, params: Any) -> LogPolicy:
+        exact = isinstance(context.payoff, DensePayoff)
+        return natural(state, context, step_size * (1 if exact else 1 + 1e-9 * rng.standard_normal()), params)
+
+    assert broken(CYCLE, step=noisy) == {"seed"}
+
+
+def test_a_memory_that_shows_in_the_state_only() -> None:
+    """A count of the calls, kept in the state, that no policy depends on."""
+    calls = [0]
+
+    def init(context: Context, params: Any, log_policy: Floats) -> Remembering:
+        return Remembering(log_policy, np.zeros_like(log_policy))
+
+    def counting(state: Any, context: Context, step_size: Any, params: Any) -> Remembering:
+        calls[0] += 1
+        after = natural(state, context, step_size, params).logits
+        return Remembering(after, np.full_like(after, calls[0]))
+
+    found = broken(CYCLE, step=counting, init=init, together=False, log_linear=None)
+    assert "continuation" in found and "seed" not in found
+
+
+def test_a_step_that_remembers_other_step_sizes() -> None:
+    """Constant steps continue, those of a schedule do not."""
+    seen: set[float] = set()
+
+    def init(context: Context, params: Any, log_policy: Floats) -> LogPolicy:
+        seen.clear()
+        return LogPolicy(log_policy)
+
+    def tiring(state: Any, context: Context, step_size: Any, params: Any) -> LogPolicy:
+        seen.add(float(np.ravel(step_size)[0]))
+        return natural(state, context, step_size / len(seen), params)
+
+    changes = {"characterisation": None, "flow": None, "together": False, "log_linear": None}
+    assert broken(CYCLE, step=tiring, init=init, **changes) == {"continuation"}
 
 
 def test_a_step_with_a_memory_outside_its_state() -> None:
@@ -279,6 +354,26 @@ def test_wrong_fixed_points() -> None:
 
     assert "fixed point" in broken(CYCLE, step=biased)
     assert broken(None, fixed_point="biased") == {"fixed point"}
+
+
+def test_a_drift_that_one_step_does_not_show() -> None:
+    """π* is left by 1e-9 in one step, and by more than rounding in thirty."""
+    allowed = 1e-9 + 100 * tolerance(CYCLE.beta)
+
+    def drifting(state: Any, context: Context, step_size: Any, params: Any) -> LogPolicy:
+        slant = np.linspace(-1, 1, state.logits.shape[-1])
+        return LogPolicy(log_softmax(natural(state, context, step_size, params).logits + 0.2 * allowed * slant))
+
+    assert "fixed point" in broken(CYCLE, step=drifting)
+
+
+def test_a_biased_method_shows_on_some_game() -> None:
+    """`NashMD` stays at the uniform equilibrium of the uniform cycle, and leaves that of another: in any order of the games."""
+    games = [CYCLE, nl.games.rock_paper_scissors(beta=0.2)]
+    for some in (games, games[::-1]):
+        assert testing.check_dynamics(dynamics.NashMD(0.5), games=some).checked["fixed point"] == 1
+    report = testing.check_dynamics(dynamics.NashMD(0.5), games=games[1])
+    assert "declared another" in report.skipped["fixed point"]
 
 
 def test_wrong_flows() -> None:
