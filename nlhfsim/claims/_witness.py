@@ -125,7 +125,9 @@ def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = No
     accepts = keep or (lambda finding: finding.verdict == "violated")
     found = judge(claim, case)
     if not accepts(found):
-        raise InputError(f"the case does not show what is to be kept: claim {claim.id} {found.verdict} on it; does it draw without a seed?")
+        raise InputError(
+            f"the case does not show what is to be kept: claim {claim.id} {found.verdict} on it; does it draw without a seed?"
+        )
     if claim.cases is not None:
         return witness_of(claim, case)
     left, improved = _EVALUATIONS, True
