@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from nlhfsim import claims as registry
 from nlhfsim.claims import Case, Claim, Finding, Mutant, Witness, cases_of_game, judge, mixed_case, shrink
 from nlhfsim.claims._method_mutants import mutants_of
+from nlhfsim.claims._registry import is_own
 from nlhfsim.claims._spec import COSTS
 from nlhfsim.claims._verdict import VerificationReport, Verdict, conclude
 from nlhfsim.claims._witness import witness_of
@@ -172,12 +173,7 @@ def _share(claim: Claim, count: int) -> int:
 
 def _reference(claim: Claim) -> str | Claim:
     """Return the id of a claim of the package, which other processes know, or the claim itself."""
-    own = (
-        (claim.measure.__module__ or "").startswith("nlhfsim.")
-        and claim.id in registry.names()
-        and registry.get(claim.id) is claim
-    )
-    return claim.id if own else claim
+    return claim.id if is_own(claim) else claim
 
 
 def _resolve(claim: str | Claim) -> Claim:
@@ -200,13 +196,9 @@ def _checks(chosen: list[Claim], seed: int, count: int) -> Iterator[_Check]:
 def _check(task: _Check) -> list[_Result]:
     claims = [_resolve(claim) for claim in task.claims]
     if not task.cases:
-        own = [case for claim in claims for case in (claim.cases or _no_cases)(task.seed)]
+        own = [case for claim in claims for case in claim.own_cases(task.seed)]
         return [result for case in own for result in _on_case(claims, -1, case)]
     return [result for index in task.cases for result in _on_case(claims, index, mixed_case(task.seed, index))]
-
-
-def _no_cases(seed: int) -> list[Case]:
-    return []
 
 
 def _on_case(claims: list[Claim], index: int, case: Case) -> list[_Result]:
@@ -241,8 +233,20 @@ def _wrong(trial: _Trial) -> Claim:
 
 def _try(trial: _Trial) -> tuple[int, bool]:
     wrong = _wrong(trial)
-    cases = (mixed_case(trial.seed, index) for index in range(trial.n_cases)) if wrong.cases is None else wrong.cases(trial.seed)
-    return trial.position, any(judge(wrong, case).verdict == "violated" for case in cases)
+    cases = (
+        (mixed_case(trial.seed, index) for index in range(trial.n_cases)) if wrong.cases is None else wrong.own_cases(trial.seed)
+    )
+    return trial.position, any(_rejects(wrong, case, trial.of_method) for case in cases)
+
+
+def _rejects(wrong: Claim, case: Case, of_method: bool) -> bool:
+    try:
+        return judge(wrong, case).verdict == "violated"
+    except InputError as error:
+        # What asks for the linearization of a method refuses one that does not rest where it says: the wrong step is noticed.
+        if of_method and isinstance(error.__cause__, InputError):
+            return True
+        raise
 
 
 def _run(work: Callable[[Any], Any], tasks: list[Any], processes: int, take: Callable[[Any], Any]) -> None:
@@ -267,7 +271,7 @@ def _witness(claim: Claim, results: list[_Result], seed: int, given: list[Case] 
     violated = [item for item in decided if item[1].finding.verdict == "violated"]
     position, result = max(violated or decided, key=lambda item: item[1].finding.ratio)
     if claim.cases is not None:
-        case = list(claim.cases(seed))[position]
+        case = claim.own_cases(seed)[position]
     else:
         case = mixed_case(seed, result.case) if given is None else given[result.case]
     return shrink(claim, case) if violated else witness_of(claim, case)

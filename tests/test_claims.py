@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,8 @@ def test_sides_of_different_shapes_are_refused() -> None:
     ("measure", "words"),
     [
         (lambda case: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda case: "a word", "ValueError: could not convert string to float"),
-        (lambda case: np.array([1 + 2j]), "TypeError: it returned complex numbers"),
+        (lambda case: "a word", "TypeError: it returned 'a word', must return a number"),
+        (lambda case: np.array([1 + 2j]), "TypeError: it returned array"),
         (lambda: 1.0, "TypeError: .*takes 0 positional arguments"),
     ],
 )
@@ -452,6 +453,11 @@ def test_a_witness_is_saved_loaded_and_replayed(tmp_path: Path) -> None:
     [
         (lambda parts: parts.pop("beta"), "not a saved witness: it lacks beta"),
         (lambda parts: parts["preferences"][0].__setitem__(1, 2.0), "not a saved witness: preferences"),
+        (lambda parts: parts.update(preferences=[parts["preferences"]] * 2), "not a saved witness"),
+        (lambda parts: parts.update(log_policy=[5.0] * 3), "log_policy is not the logarithm of probabilities"),
+        (lambda parts: parts.update(log_opponent=[float("nan")] * 3), "log_opponent is not the logarithm"),
+        (lambda parts: parts.update(step_size=-1), "step_size = -1 must be positive"),
+        (lambda parts: parts.update(step_size=float("inf")), "step_size = inf must be finite"),
         (lambda parts: parts["log_policy"].pop(), "not a saved witness: its policies are not of the game's size"),
     ],
 )
@@ -470,6 +476,7 @@ def test_no_file_and_no_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load_witness(tmp_path / "none.json")
     for text, message in (
+        ("[" * 100_000, ""),
         ("[]", "it is not a JSON object as Witness.save"),
         ('{"claims": []}', "it is a report; the witnesses lie"),
     ):
@@ -570,7 +577,7 @@ def test_the_search_names_what_is_wrong(options: dict[str, Any], message: str) -
         ({"hypotheses": None}, "hypotheses of claim made-here = None must be a tuple of nlhfsim.claims.Hypothesis"),
         ({"tolerance": -1.0}, "tolerance of claim made-here = -1 must not be negative"),
         ({"absolute": np.nan}, "absolute of claim made-here = nan must be finite"),
-        ({"slack": 2.0}, "slack of claim 'made-here' = 2.0 must be a string"),
+        ({"slack": 2.0}, "slack of claim made-here = 2.0 must be a string"),
     ],
 )
 def test_a_claim_names_what_is_wrong_with_it(parts: dict[str, Any], message: str) -> None:
@@ -579,10 +586,97 @@ def test_a_claim_names_what_is_wrong_with_it(parts: dict[str, Any], message: str
         claim(1.0, 2.0, **parts)
 
 
-def test_a_truth_value_is_no_measurement() -> None:
-    """It does not say by how much."""
-    with pytest.raises(InputError, match="measure of claim made-here failed .* True or False, which does not say by how much"):
-        judge(claim(True, 1.0), CASE)
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"hypotheses": (Hypothesis("rare", lambda case: 1 / 0),)},
+            "hypothesis 'rare' of claim made-here failed .*: ZeroDivision",
+        ),
+        ({"hypotheses": (Hypothesis("all", lambda case: case.policy > 0),)}, "hypothesis 'all' .* must return a bool"),
+        (
+            {"hypotheses": (Hypothesis("a", bool, lambda case: None),)},
+            "enforce of hypothesis 'a' .* it returned None, must return",
+        ),
+        ({"counts": lambda case: True}, "counts of claim made-here failed .* it returned True, must return a str"),
+        ({"counts": lambda case: 1 / 0}, "counts of claim made-here failed .* ZeroDivisionError"),
+        ({"measure": lambda case: True}, "measure of claim made-here failed .* which does not say by how much"),
+        ({"measure": lambda case: None}, "measure of claim made-here failed .* it returned None, must return a number"),
+        ({"bound": lambda case: "5"}, "bound of claim made-here failed .* it returned '5', must return a number"),
+        ({"bound": lambda case: nl.solve(case)}, "bound of claim made-here failed on a case of 3 actions.*: game"),
+    ],
+)
+def test_the_part_of_a_claim_that_fails_is_named(parts: dict[str, Any], message: str) -> None:
+    """With the case, and what it should have returned."""
+    with pytest.raises(InputError, match=message):
+        judge(replace(claim(1.0, 2.0), **parts), CASE)
+
+
+@pytest.mark.parametrize("cases", [lambda seed: [1], lambda seed: None, lambda seed: 1 / 0])
+def test_cases_that_are_none_are_named(cases: Any) -> None:
+    """By the claim that has them."""
+    with pytest.raises(InputError, match="cases of claim made-here"):
+        nl.verify(claim(1.0, 2.0, cases=cases), 3)
+
+
+def test_parts_that_are_no_functions_are_refused() -> None:
+    """When the claim is made."""
+    for parts in ({"counts": 3}, {"cases": [CASE]}, {"method": "NashMD"}, {"measure": 1.0}):
+        with pytest.raises(InputError, match=f"{next(iter(parts))} of claim made-here = .* must be a"):
+            replace(claim(1.0, 2.0), **parts)
+    for options in ({"holds": True}, {"holds": bool, "enforce": 3}):
+        with pytest.raises(InputError, match="of hypothesis 'a' = .* must be a function"):
+            Hypothesis("a", **options)
+
+
+def test_names_within_a_claim_are_its_own() -> None:
+    """A second mutant of a name would never be tried, and ids are names of files."""
+    for parts, message in (
+        ({"mutants": (Mutant("half", {}), Mutant("half", {}))}, "mutants of claim made-here: 'half' is there more than once"),
+        ({"hypotheses": (Hypothesis("a", bool), Hypothesis("a", bool))}, "hypotheses of claim made-here: 'a' is there more than"),
+        ({"id": "../outside"}, "id = '../outside' must be words in lower case with hyphens"),
+        ({"id": "a/b"}, "id = 'a/b' must be"),
+    ):
+        with pytest.raises(InputError, match=message):
+            replace(claim(1.0, 2.0), **parts)
+
+
+def test_a_hypothesis_that_takes_the_regularization_away_does_not_count() -> None:
+    """The claim is about β > 0."""
+    made = claim(1.0, 2.0, hypotheses=(Hypothesis("none", lambda case: True, lambda case: case.with_beta(0.0)),))
+    assert judge(made, CASE).verdict == "skipped"
+
+
+def test_claims_without_a_hypothesis_have_ids_of_their_own() -> None:
+    """So that both can be verified together."""
+    made = claim(1.0, 2.0, hypotheses=(Hypothesis("a", lambda case: True), Hypothesis("b", lambda case: True)))
+    assert [made.without(name).id for name in "ab"] == ["made-here-without-1", "made-here-without-2"]
+    with pytest.raises(InputError, match="has no hypothesis None"):
+        made.without(None)  # type: ignore[arg-type]
+
+
+def test_no_other_claim_takes_the_place_of_one_of_the_package() -> None:
+    """Even one with its title, made from it: other processes would go on with the package's."""
+    ours = nl.claims.get("gap-dominates-kl")
+    assert nl.claims.register(ours) is ours
+    with pytest.raises(InputError, match="'gap-dominates-kl' is taken by a claim of the package"):
+        nl.claims.register(replace(ours, bound=lambda case: 5 * ours.bound(case)))
+    assert nl.claims.get("gap-dominates-kl") is ours
+
+
+def test_shared_functions_are_seen_behind_what_calls_them() -> None:
+    """Partial applications, bound methods, objects that are called."""
+
+    class Gap:
+        def __call__(self, case: Case) -> float:
+            return nl.exploitability(case.game, log_policy=case.log_policy)
+
+        def of(self, case: Case) -> float:
+            return nl.exploitability(case.game, log_policy=case.log_policy)
+
+    plain = Gap().of.__func__  # type: ignore[attr-defined]
+    for one, other in ((Gap(), Gap().of), (partial(plain, None), Gap())):
+        assert any(name.endswith("exploitability_by_context") for name in nl.claims.shared_functions(claim(one, other)))
 
 
 def test_step_claims_are_made_of_methods_however_they_are_named() -> None:

@@ -283,16 +283,16 @@ def test_critical_steps_on_the_uniform_cycle(beta: float) -> None:
 
 
 def test_small_regularization_is_told_or_refused() -> None:
-    """Within a thousandth of the closed form down to β = 3e-7; below, where rounding decides, no number is given."""
-    for beta in (1e-4, 1e-5, 1e-6, 3e-7):
+    """Within a thousandth of the closed form down to β = 5e-6; below, where rounding decides, no number is given."""
+    for beta in (1e-3, 1e-4, 1e-5, 5e-6):
         game = nl.games.rock_paper_scissors(margin=0.5, beta=beta)
         square = beta**2 + 1 / 12
-        told = max(1e-3 * (3e-7 / beta) ** 2, 1e-7)
+        told = max(1e-3 * (5e-6 / beta) ** 2, 1e-7)
         found = [stability.critical_step(game, name) for name in ("SelfPlayPG", "NaturalPG")]
         np.testing.assert_allclose(found, [6 * beta / square, 2 * beta / square], rtol=told)
         (stable,) = stability.stable_ranges(game, "SelfPlayPG", 1e-3 * beta, 1.0)
         assert stable == (1e-3 * beta, pytest.approx(6 * beta / square, rel=told))
-    for beta in (1e-7, 1e-8, 1e-10):
+    for beta in (1e-6, 1e-8, 1e-10):
         game = nl.games.rock_paper_scissors(margin=0.5, beta=beta)
         with pytest.raises(
             InputError, match=f"beta = {beta:g} is too small to tell a limit of stability of SelfPlayPG.*spectrum"
@@ -302,6 +302,63 @@ def test_small_regularization_is_told_or_refused() -> None:
             stability.stable_ranges(game, "NaturalPG", 1e-12, 1.0)
         closed = stability.self_play_spectrum(game, nl.solve(game)).critical_step
         assert closed == pytest.approx(72 * beta, rel=1e-6)
+
+
+def test_best_steps_are_told_or_refused() -> None:
+    """β/(β² + ω²) of `NaturalPG` with ω² = 1/12 down to β = 1e-5; where deviations shrink by less than rounding, no number."""
+    for beta in (1e-3, 1e-5):
+        found = stability.best_step(nl.games.rock_paper_scissors(margin=0.5, beta=beta), "NaturalPG")
+        assert found.time_constant == pytest.approx(1 / (6 * beta**2), rel=1e-5)
+        assert found.step_size == pytest.approx(12 * beta, rel=2e-3)
+    for name in ("SelfPlayPG", "NaturalPG"):
+        with pytest.raises(InputError, match=f"beta = 1e-09 is too small to tell the best step of {name}"):
+            stability.best_step(nl.games.rock_paper_scissors(margin=0.5, beta=1e-9), name)
+
+
+def test_absurd_ranges_do_not_overflow() -> None:
+    """β = 1e155 and steps from 1e-300 to 1e300."""
+    game = nl.games.rock_paper_scissors(margin=0.5, beta=0.1)
+    assert stability.critical_step(game.with_beta(1e155), "SelfPlayPG") == pytest.approx(6e-155)
+    ((low, high),) = stability.stable_ranges(game, "SelfPlayPG", 1e-300, 1e300)
+    assert low == 1e-300 and high == pytest.approx(0.6 / (0.01 + 1 / 12))
+    best = stability.best_step(game, "SelfPlayPG", low=1e-300, high=1e300).step_size
+    assert best == pytest.approx(0.3 / (0.01 + 1 / 12), rel=1e-3)
+
+
+def test_a_step_that_is_no_number_is_not_taken_for_instability() -> None:
+    """It is refused."""
+    game = nl.games.rock_paper_scissors(margin=0.5, beta=0.1)
+    broken = own(lambda state, context, step_size, params: dynamics.LogPolicy(np.full(3, np.nan) * state.logits))
+    for function in (stability.critical_step, stability.best_step, stability.stable_ranges):
+        with pytest.raises(InputError, match="has no linearization: its step of size .* is not finite"):
+            function(game, broken)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": []}, "methods is empty"),
+        ({"tuning": 3}, "tuning = 3 must map"),
+        ({"tuning": {"ProximalPG": 3}}, "tuning = .* must map"),
+        ({"tuning": {"ProximalPq": {}}}, "did you mean 'ProximalPG'"),
+    ],
+)
+def test_the_stability_limit_names_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    """The argument and what it must be."""
+    with pytest.raises(InputError, match=message):
+        stability.stability_limit(**options)
+
+
+def test_one_method_is_enough_for_the_stability_limit() -> None:
+    """A name is not a sequence of letters."""
+    assert stability.stability_limit("NaturalPG", (0.03, 0.01)).methods == ("NaturalPG",)
+
+
+def test_the_equilibrium_of_another_game_is_refused() -> None:
+    """By its shape."""
+    game, other = nl.games.rock_paper_scissors(beta=0.1), nl.games.cyclic_tournament(5, 0.3, beta=0.1)
+    with pytest.raises(InputError, match=r"equilibrium has policies of shape \(5,\), those of this game are \(3,\)"):
+        stability.self_play_spectrum(game, nl.solve(other))
 
 
 def test_a_radius_next_to_1_is_shown_by_its_distance() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,11 +18,12 @@ from click.testing import CliRunner
 import nlhfsim as nl
 from nlhfsim import claims, dynamics
 from nlhfsim.claims import Case, Claim, Finding, Measured, Mutant
-from nlhfsim.claims._registry import _REGISTRY
+from nlhfsim.claims._registry import _REGISTRY, _STEPS
 from nlhfsim.claims._verdict import conclude
 from nlhfsim.cli import verification
 from nlhfsim.cli.commands import group
 from nlhfsim.dynamics import Dynamics
+from nlhfsim.dynamics._spec import _REGISTRY as METHODS
 from nlhfsim.errors import InputError, UnknownNameError
 from nlhfsim.games.payoffs import advantage
 from nlhfsim.simplex import log_softmax
@@ -70,6 +72,45 @@ print([nl.verify(mine, 40, workers=count)["mine"].median_ratio for count in (1, 
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     one, two = json.loads(done.stdout.replace("inf", "Infinity"))
     assert done.returncode == 0 and done.stderr == "" and one == two
+
+
+def test_registered_claims_reach_other_processes() -> None:
+    """Those made from claims of the package, and those of the steps of methods registered here, which only this process knows."""
+    loose = replace(claims.get(RATE).without("γ ≤ 2(β + √(1 + β²))"), mutants=())
+    twin = replace(dynamics.NashMD.method, name="TwinOfNashMD")
+
+    def make(step_size: Any = None) -> Dynamics:
+        return replace(dynamics.NashMD(step_size), method=twin)
+
+    make.__name__ = "TwinOfNashMD"
+    try:
+        claims.register(loose)
+        dynamics.register(twin)(make)
+        names = [loose.id, "twin-of-nash-md-step", "nash-md-step", RATE]
+        one, two = (without_times(nl.verify(names, 40, workers=count)) for count in (1, 2))
+        assert one == two and [claim["verdict"] for claim in one["claims"]] == ["violated", "holds", "holds", "holds"]
+    finally:
+        _REGISTRY.pop(loose.id, None)
+        METHODS.pop("TwinOfNashMD", None)
+        _STEPS.pop("TwinOfNashMD", None)
+
+
+@pytest.mark.slow
+def test_the_whole_kill_matrix() -> None:
+    """Every claim takes every wrong step of its method, also one that has no linearization; each is rejected by some claim."""
+    report = nl.verify([name for name in claims.names() if claims.get(name).method], 4, mutants=False, kill_matrix=True)
+    assert not any(verdict.verdict == "violated" for verdict in report.verdicts) and len(report.wrong_steps) == 16
+    for method, steps in report.wrong_steps.items():
+        for name, row in steps.items():
+            assert any(row.values()), (method, name)
+
+
+def test_claims_at_the_ends_of_the_range_of_beta() -> None:
+    """At huge and tiny β the claims of the package are undecided at worst, never violated, and none fails."""
+    game = nl.games.rock_paper_scissors(margin=0.5)
+    for beta in (1e-300, 1e-17, 1e-12, 1500.0, 1e4, 1e8):
+        report = nl.verify(None, 2, game=game.with_beta(beta), mutants=False)
+        assert [v.claim.id for v in report.verdicts if v.verdict == "violated"] == []
 
 
 def test_another_seed_checks_other_games() -> None:
@@ -405,6 +446,9 @@ def test_a_replay_returns_1_where_the_claim_is_asserted_and_violated(registered:
     assert result.return_value == 1 and "now: violated, measured" in result.stdout
     _REGISTRY[registered] = replace(wrong, status="conjecture")
     assert invoke("--replay", str(path)).return_value == 0
+    for more in (["constant-sum"], ["--games", "3"], ["--mutants"], ["--out", str(tmp_path)]):
+        refused = invoke("--replay", str(path), *more).exception
+        assert isinstance(refused, click.UsageError) and "--replay judges the case of its file only" in refused.message
     _REGISTRY[registered] = replace(wrong, bound=lambda case: np.inf)
     result = invoke("--replay", str(path))
     assert result.return_value == 0 and "now: holds" in result.stdout and f"{registered}: violated" in result.stdout

@@ -53,3 +53,7 @@ from nlhfsim.claims import (  # noqa: E402,F401  (each registers its claims, in 
     stability_limit,
     high_probability,
 )
+from nlhfsim.claims._registry import seal  # noqa: E402
+
+seal()
+del seal

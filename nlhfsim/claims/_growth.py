@@ -109,20 +109,32 @@ _NOTHING = 1e-30
 
 def unstable(case: Case, dynamics: Dynamics, step_sizes: Array, steps: int = _STEPS) -> Any:
     """Return for each step size whether a run from next to π* leaves it, shape ``(runs,)``."""
-    method, params, context = dynamics.method, dynamics.params, case.context
     noise = np.random.default_rng(case.n).standard_normal(case.n)
     start = log_softmax(case.log_equilibrium + _START * noise)
-    state = method.init(context, params, np.tile(start, (len(step_sizes), 1)))
-    logs = np.empty((steps, len(step_sizes)))
-    with np.errstate(all="ignore"):
-        for t in range(steps):
-            state = method.step(state, context, step_sizes[:, None], params)
-            deviation = np.abs(log_softmax(state.logits) - case.log_equilibrium).max(axis=-1)
-            logs[t] = np.log(np.maximum(deviation, _NOTHING))
+    if dynamics.method.together:
+        logs = _log_deviations(case, dynamics, np.tile(start, (len(step_sizes), 1)), step_sizes[:, None], steps)
+    else:
+        logs = np.stack([_log_deviations(case, dynamics, start, float(size), steps) for size in step_sizes], axis=1)
     third, last = logs[steps // 2 : 3 * steps // 4].mean(axis=0), logs[3 * steps // 4 :].mean(axis=0)
     # A run that came close to π*, where rounding takes over, came back.
     back = (last < third) | (last < np.log(_START) - 5)
     return ~(back & (logs.max(axis=0) < np.log(_FAR)))
+
+
+def _log_deviations(case: Case, dynamics: Dynamics, start: Array, step_size: Any, steps: int) -> Array:
+    """Return the logarithm of the distance from π* after each step, of one run, or of many in which the method steps together."""
+    method, params, context = dynamics.method, dynamics.params, case.context
+    state = method.init(context, params, start)
+    logs = np.empty((steps, *start.shape[:-1]))
+    with np.errstate(all="ignore"):
+        for t in range(steps):
+            state = method.step(state, context, step_size, params)
+            deviation = np.abs(log_softmax(state.logits) - case.log_equilibrium).max(axis=-1)
+            logs[t] = np.log(np.maximum(deviation, _NOTHING))
+            if np.all(~(logs[t] < np.log(_FAR)) | (logs[t] < np.log(_START) - 6)):
+                logs[t:] = logs[t]  # every run has left, or come back: what follows changes nothing
+                break
+    return logs
 
 
 def turning_points(case: Case, dynamics: Dynamics, low: float, high: float) -> list[Measured]:

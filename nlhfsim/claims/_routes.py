@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ def shared_functions(claim: Claim) -> set[str]:
 
 def _called(function: Any, seen: set[int]) -> Iterator[types.FunctionType]:
     """Yield a function and those that its code names, and those that these name, outside of libraries."""
+    function = _plain(function)
     if not isinstance(function, types.FunctionType) or id(function) in seen or _of_library(function):
         return
     seen.add(id(function))
@@ -41,6 +43,19 @@ def _called(function: Any, seen: set[int]) -> Iterator[types.FunctionType]:
     modules = [value for value in values if isinstance(value, types.ModuleType) and not _in_library(value.__name__, value)]
     for value in [*values, *(getattr(module, name, None) for module in modules for name in names)]:
         yield from _called(value, seen)
+
+
+def _plain(function: Any) -> Any:
+    """Return the function behind a partial application, a bound method or an object that is called."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, types.MethodType):
+            function = function.__func__
+        elif isinstance(getattr(type(function), "__call__", None), types.FunctionType):
+            function = type(function).__call__
+        else:
+            return function
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

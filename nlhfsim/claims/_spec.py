@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -56,6 +57,9 @@ class Hypothesis:
     name: str
     holds: Callable[[Case], bool]
     enforce: Callable[[Case], Case] | None = None
+
+    def __post_init__(self) -> None:
+        _ensure_functions(f"hypothesis {self.name!r}", self, ("holds",), ("enforce",))
 
 
 @dataclass(frozen=True)
@@ -148,29 +152,24 @@ class Claim:
     def __post_init__(self) -> None:
         for name, choices in (("kind", KINDS), ("status", STATUSES), ("cost", COSTS)):
             ensure_choice(name, getattr(self, name), choices)
-        for name in ("id", "title", "statement", "why", "slack", "proof"):
+        if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", str(self.id)):
+            raise InputError(f"id = {self.id!r} must be words in lower case with hyphens between them")
+        for name in ("title", "statement", "why", "slack", "proof"):
             if not isinstance(getattr(self, name), str):
-                raise InputError(f"{name} of claim {self.id!r} = {getattr(self, name)!r} must be a string")
-        if not self.id or self.id != self.id.lower() or " " in self.id:
-            raise InputError(f"id = {self.id!r} must be in lower case with hyphens")
+                raise InputError(f"{name} of claim {self.id} = {getattr(self, name)!r} must be a string")
         for name in ("tolerance", "absolute"):
             ensure_nonnegative(f"{name} of claim {self.id}", getattr(self, name))
-        for name in ("measure", "bound"):
-            if not callable(getattr(self, name)):
-                raise InputError(f"{name} of claim {self.id} = {getattr(self, name)!r} must be a function of a case")
-        for name, kind in (("hypotheses", Hypothesis), ("mutants", Mutant)):
-            items = getattr(self, name)
-            if not isinstance(items, (tuple, list)):
-                raise InputError(f"{name} of claim {self.id} = {items!r} must be a tuple of nlhfsim.claims.{kind.__name__}")
-            for item in items:
-                if not isinstance(item, kind):
-                    raise InputError(f"{name} of claim {self.id} holds {item!r}, must hold nlhfsim.claims.{kind.__name__}")
+        if not isinstance(self.source, Source):
+            raise InputError(f"source of claim {self.id} = {self.source!r} must be a nlhfsim.sources.Source")
+        if not isinstance(self.method, (Dynamics, type(None))):
+            raise InputError(f"method of claim {self.id} = {self.method!r} must be a method with parameters, NashMD(0.5) say")
+        _ensure_functions(f"claim {self.id}", self, ("measure", "bound"), ("counts", "cases"))
+        _ensure_items(self, "hypotheses", Hypothesis)
+        _ensure_items(self, "mutants", Mutant)
         known = [item.name for item in fields(self)]
         for mutant in self.mutants:
             for changed in mutant.changes:
                 ensure_choice(f"changes of mutant {mutant.name!r} of claim {self.id}", changed, known)
-        if not isinstance(self.source, Source):
-            raise InputError(f"source of claim {self.id} = {self.source!r} must be a nlhfsim.sources.Source")
 
     def without(self, hypothesis: str) -> Claim:
         """Return the claim without one of its hypotheses, by name, to look for a counterexample.
@@ -182,9 +181,10 @@ class Claim:
         """
         known = [item.name for item in self.hypotheses]
         if hypothesis not in known:
-            raise UnknownNameError(f"claim {self.id} has no hypothesis {hypothesis!r}{did_you_mean(hypothesis, known)}")
+            raise UnknownNameError(f"claim {self.id} has no hypothesis {hypothesis!r}{did_you_mean(str(hypothesis), known)}")
         kept = tuple(item for item in self.hypotheses if item.name != hypothesis)
-        return replace(self, id=f"{self.id}-without", hypotheses=kept)
+        which = f"-{known.index(hypothesis) + 1}" if len(known) > 1 else ""
+        return replace(self, id=f"{self.id}-without{which}", hypotheses=kept)
 
     def mutated(self, mutant: Mutant) -> Claim:
         """Return the wrong claim that a mutant stands for."""
@@ -197,15 +197,29 @@ class Claim:
         elif case.beta == 0:
             return "beta is 0"
         for hypothesis in self.hypotheses:
-            case = case if hypothesis.enforce is None else hypothesis.enforce(case)
+            if hypothesis.enforce is not None:
+                case = self._answer(f"enforce of hypothesis {hypothesis.name!r}", hypothesis.enforce, case, Case)
+        if case.beta == 0 and not self.unregularized:
+            return "a hypothesis made beta 0"
         for hypothesis in self.hypotheses:
-            if not hypothesis.holds(case):
+            if not self._answer(f"hypothesis {hypothesis.name!r}", hypothesis.holds, case, (bool, np.bool_)):
                 return f"hypothesis {hypothesis.name} does not hold"
-        if self.counts is not None and (why := self.counts(case)):
-            return why
+        if self.counts is not None and (why := self._answer("counts", self.counts, case, str)):
+            return str(why)
         if self.kind == "rate" and not self.unregularized and not case.start_kl > _AWAY:
             return "the start is the equilibrium"
         return case
+
+    def _answer(self, part: str, function: Callable[[Case], Any], case: Case, kind: Any) -> Any:
+        """Return what a part of the claim says about a case, of the kind that it must be."""
+        try:
+            answer = function(case)
+            if not isinstance(answer, kind):
+                names = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
+                raise TypeError(f"it returned {answer!r}, must return a {names[0]}")
+        except Exception as error:
+            raise self._failure(part, case, error) from error
+        return answer
 
     def evaluate(self, side: Callable[..., Any], case: Case) -> tuple[Array, Array]:
         """Return a side of the claim on a case as values and uncertainties, shape ``(k,)`` each."""
@@ -213,28 +227,67 @@ class Claim:
             with np.errstate(all="ignore"):
                 found = side(case) if self.method is None else side(case, self.dynamics(case))
             value, uncertainty = found if isinstance(found, Measured) else Measured(found)
-            if np.iscomplexobj(value) or np.iscomplexobj(uncertainty):
-                raise TypeError("it returned complex numbers")
-            if np.asarray(value).dtype == np.bool_:
-                raise TypeError("it returned True or False, which does not say by how much: return a number")
+            for given in (value, uncertainty):
+                if np.asarray(given).dtype == np.bool_:
+                    raise TypeError("it returned True or False, which does not say by how much: return a number")
+                if np.asarray(given).dtype.kind not in "iuf":
+                    raise TypeError(f"it returned {given!r}, must return a number or an array of them")
             values, doubt = np.atleast_1d(np.asarray(value, dtype=np.float64)), np.asarray(uncertainty, dtype=np.float64)
-        except InputError:
-            raise
         except Exception as error:
-            name = "measure" if side is self.measure else "bound"
-            where = f"a case of {case.n} actions, beta = {case.beta:g}, step_size = {case.step_size:g}"
-            raise InputError(f"{name} of claim {self.id} failed on {where}: {type(error).__name__}: {error}") from error
+            raise self._failure("measure" if side is self.measure else "bound", case, error) from error
         if doubt.ndim and doubt.shape != values.shape:
             raise InputError(
                 f"claim {self.id}: uncertainty has shape {doubt.shape}, its value {values.shape}; must agree or be one number"
             )
         return values, np.broadcast_to(doubt, values.shape)
 
+    def _failure(self, part: str, case: Case, error: Exception) -> InputError:
+        """Return the sentence that says which part of the claim failed, on what and why."""
+        words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        where = f"a case of {case.n} actions, beta = {case.beta:g}, step_size = {case.step_size:g}"
+        return InputError(f"{part} of claim {self.id} failed on {where}: {words}")
+
+    def own_cases(self, seed: int) -> list[Case]:
+        """Return the claim's own cases; none if it is about all games."""
+        if self.cases is None:
+            return []
+        try:
+            found = list(self.cases(seed))
+        except Exception as error:
+            raise InputError(f"cases of claim {self.id} failed: {type(error).__name__}: {error}") from error
+        for case in found:
+            if not isinstance(case, Case):
+                raise InputError(f"cases of claim {self.id}: {case!r} must be a nlhfsim.claims.Case")
+        return found
+
     def dynamics(self, case: Case) -> Dynamics:
         """Return the method with the step size of the case, if it takes one."""
         if self.method is None:
             raise InputError(f"claim {self.id} is not about a method")
         return self.method if self.method.method.scheduled is None else self.method.with_step(case.step_size)
+
+
+def _ensure_functions(owner: str, parts: Any, needed: Iterable[str], possible: Iterable[str]) -> None:
+    for name in needed:
+        if not callable(getattr(parts, name)):
+            raise InputError(f"{name} of {owner} = {getattr(parts, name)!r} must be a function of a case")
+    for name in possible:
+        if getattr(parts, name) is not None and not callable(getattr(parts, name)):
+            raise InputError(f"{name} of {owner} = {getattr(parts, name)!r} must be a function, or None")
+
+
+def _ensure_items(claim: Claim, name: str, kind: Any) -> None:
+    """Refuse what is not a tuple of hypotheses or mutants with names of their own."""
+    items = getattr(claim, name)
+    if not isinstance(items, (tuple, list)):
+        raise InputError(f"{name} of claim {claim.id} = {items!r} must be a tuple of nlhfsim.claims.{kind.__name__}")
+    names = []
+    for item in items:
+        if not isinstance(item, kind):
+            raise InputError(f"{name} of claim {claim.id} holds {item!r}, must hold nlhfsim.claims.{kind.__name__}")
+        if item.name in names:
+            raise InputError(f"{name} of claim {claim.id}: {item.name!r} is there more than once")
+        names.append(item.name)
 
 
 class Finding(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.claims._case import Case
-from nlhfsim.claims._registry import get
+from nlhfsim.claims._registry import get, names
 from nlhfsim.claims._spec import Claim, Finding, judge
-from nlhfsim.errors import Array, DataError, InputError
+from nlhfsim.errors import Array, DataError, InputError, UnknownNameError, ensure_positive
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simplex import log_softmax
 
@@ -42,6 +42,8 @@ class Witness:
 
     def replay(self, claim: Claim | None = None) -> Finding:
         """Judge the case again, by the registered claim or the one given."""
+        if claim is None and self.claim not in names():
+            raise UnknownNameError(f"claim {self.claim!r} is not registered: give it, as in witness.replay(claim)")
         return judge(get(self.claim) if claim is None else claim, self.case)
 
     def __str__(self) -> str:
@@ -95,16 +97,20 @@ def load_witness(path: str | Path) -> Witness:
         _ensure_fields(parts)
         logs = {name: np.array(parts[name], dtype=np.float64) for name in _POLICIES}
         game = PreferenceGame(parts["preferences"], parts["beta"], np.exp(logs["log_reference"]), parts["labels"])
-        case = Case(game, logs["log_policy"], logs["log_opponent"], float(parts["step_size"]), str(parts["family"]))
+        for name, row in logs.items():
+            if row.shape != (game.n,) or game.n_contexts > 1:
+                raise ValueError("its policies are not of the game's size")
+            if not (np.isfinite(row).all() and abs(np.logaddexp.reduce(row)) < 1e-9):
+                raise ValueError(f"{name} is not the logarithm of probabilities that add up to 1")
+        step_size = ensure_positive("step_size", parts["step_size"])
+        case = Case(game, logs["log_policy"], logs["log_opponent"], step_size, str(parts["family"]))
         ratio, measured, bound = (
             np.nan if parts[name] is None else float(parts[name]) for name in ("ratio", "measured", "bound")
         )
-        if not all(row.shape == (game.n,) for row in logs.values()):
-            raise ValueError("its policies are not of the game's size")
         return Witness(str(parts["claim"]), case, Finding(str(parts["verdict"]), ratio, measured, bound))
     except OSError as error:
         raise DataError(f"path {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"path {str(path)!r} is not a saved witness: {error}") from None
 
 

@@ -51,7 +51,7 @@ def spectral_step(advantages: Array, policy: Array, beta: float) -> Measured:
     steps = -2 * values[kept].real / size[kept] ** 2
     blur = 8 * np.finfo(float).eps * np.linalg.norm(matrix, 2) * np.linalg.cond(vectors)
     least = int(np.argmin(steps))
-    return Measured(float(steps[least]), float(4 * blur / size[kept][least] * abs(steps[least])))
+    return Measured(float(steps[least]), float(6 * blur / size[kept][least] ** 2))
 
 
 def _policies(case: Case) -> tuple[Array, Array, Array]:

@@ -137,7 +137,7 @@ register(
 
 
 def _flow_from_reference(case: Case, dynamics: Dynamics) -> Flow:
-    times = np.geomspace(0.1, min(1e4, 1e3 / case.beta), 60)
+    times = np.geomspace(0.1 / max(1.0, case.beta), min(1e4, 1e3 / case.beta), 60)
     return flow(case.game, dynamics, times, start="reference", equilibrium=False, rtol=1e-7, atol=1e-7)
 
 
@@ -231,7 +231,7 @@ register(
         kind="upper",
         status="theorem",
         measure=_start_level,
-        bound=lambda case: min((1 - 1 / case.n) / case.beta, 1 / (8 * case.beta**2)),
+        bound=lambda case: min((1 - 1 / case.n) / case.beta, 1 / case.beta / (8 * case.beta)),
         tolerance=1e-12,
         why="rounding; the error of π* is propagated",
         mutants=(Mutant("1/16 for 1/8", {"bound": lambda case: 1 / (16 * case.beta**2)}),),

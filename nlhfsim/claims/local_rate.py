@@ -21,8 +21,8 @@ from nlhfsim.sources import PROXIMAL_POINT_NLHF
 from nlhfsim.stability import local_rate
 
 DERIVED = PROXIMAL_POINT_NLHF.at("local rates; the statement is derived in this project")
-_SLOWEST = 5e-3
-"""Of a smaller rate a step, some thousand steps show too little."""
+_SLOWEST, _FASTEST = 5e-3, 15.0
+"""Of a smaller rate a step, some thousand steps show too little; of a larger one, one step leaves nothing but rounding."""
 
 
 def _scale(case: Case) -> float:
@@ -61,6 +61,8 @@ def _resolvable(dynamics: Dynamics) -> Callable[[Case], str]:
             return str(error)
         inner = dynamics.method.inner_steps
         slowest = _SLOWEST * math.sqrt(1 if inner is None else inner(dynamics.params))
+        if rate > _FASTEST:
+            return "so fast that rounding is reached in a step"
         return "" if rate >= slowest else "too slow to be told from a few thousand steps"
 
     return counts

@@ -44,14 +44,15 @@ def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, s
         with progress.stage("drawing"):
             _draw(game, equilibrium, tuned, proven, folder)
         output.write_json(result, folder / "result.json")
+    violated = any(verdict.verdict == "violated" for verdict in checked.verdicts)
     if as_json:
         output.emit_json(result)
-        return 0 if checked.passed else 1
+        return int(violated)
     _tell(dataset, game, equilibrium, reference, tuned, proven)
     _tell_claims(checked)
     if folder is not None:
         print(f"\nFigures and result.json are in {folder}/")
-    return 0 if checked.passed else 1
+    return int(violated)
 
 
 def _quick_claims() -> list[str]:

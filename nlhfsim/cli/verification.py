@@ -35,6 +35,10 @@ def verify_claims(
     if deep and games is not None:
         raise click.UsageError("--deep stands for --games 5000: give one of them")
     if replay is not None:
+        if names or mutants or deep or games is not None or out is not None:
+            raise click.UsageError(
+                "--replay judges the case of its file only: leave out claims, --mutants, --deep, --games and --out"
+            )
         return _replayed(claims.load_witness(replay), as_json)
     folder = inputs.ensure_folder(out)
     count = DEEP if deep else 200 if games is None else games

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build
+from nlhfsim.dynamics._spec import Dynamics, as_dynamics, build, get
 from nlhfsim.equilibrium import Equilibrium, solve_path
 from nlhfsim.errors import Array, InputError, ensure_array
 from nlhfsim.games.game import PreferenceGame, ensure_game
@@ -65,7 +65,7 @@ class StabilityLimit:
 
 
 def stability_limit(
-    methods: Sequence[Any] = METHODS,
+    methods: Any = METHODS,
     betas: npt.ArrayLike = BETAS,
     *,
     game: PreferenceGame | None = None,
@@ -78,7 +78,7 @@ def stability_limit(
 
     Parameters
     ----------
-    methods : sequence of Dynamics, factories or str
+    methods : Dynamics, factory or str, or a sequence of them
         Their own step sizes are not used.
     betas : array_like
         At least two, positive.
@@ -115,16 +115,29 @@ def stability_limit(
     strengths = np.sort(np.atleast_1d(ensure_array("betas", betas)))[::-1]
     if strengths.ndim != 1 or len(strengths) < 2 or strengths[-1] <= 0 or (np.diff(strengths) == 0).any():
         raise InputError("betas must be at least two different positive numbers")
+    chosen = list(methods) if isinstance(methods, Iterable) and not isinstance(methods, str) else [methods]
+    if not chosen:
+        raise InputError("methods is empty: name at least one")
+    _ensure_tuning(tuning)
     equilibria = solve_path(game, strengths)
-    found = [[_best(game.with_beta(e_beta), m, eq, tuning) for e_beta, eq in zip(strengths, equilibria)] for m in methods]
+    found = [[_best(game.with_beta(e_beta), m, eq, tuning) for e_beta, eq in zip(strengths, equilibria)] for m in chosen]
     times = np.array([[best.time_constant for _, best in row] for row in found]).reshape(len(found), len(strengths))
     return StabilityLimit(
-        methods=tuple(as_dynamics(method).name for method in methods),
+        methods=tuple(as_dynamics(method).name for method in chosen),
         betas=np.ascontiguousarray(strengths),
         time_constants=times,
         chosen=tuple(tuple(dynamics.with_step(best.step_size) for dynamics, best in row) for row in found),
         slopes=np.array([_slope(strengths, row) for row in times]),
     )
+
+
+def _ensure_tuning(tuning: Any) -> None:
+    if not isinstance(tuning, Mapping) or not all(isinstance(grid, Mapping) for grid in tuning.values()):
+        raise InputError(
+            f"tuning = {tuning!r} must map names of methods to values of their parameters, as stability.limit.TUNING"
+        )
+    for name in tuning:
+        get(name)
 
 
 def _best(

@@ -43,7 +43,7 @@ def self_play_spectrum(game: PreferenceGame, equilibrium: Equilibrium) -> SelfPl
     Raises
     ------
     InputError
-        If β = 0, where no constant step is stable on a cycle.
+        If β = 0, where no constant step is stable on a cycle; if the equilibrium is another game's.
 
     Examples
     --------
@@ -54,6 +54,10 @@ def self_play_spectrum(game: PreferenceGame, equilibrium: Equilibrium) -> SelfPl
     >>> round(spectrum.critical_step, 4), round(spectrum.slowest_rate, 4)
     (6.4286, 0.0333)
     """
+    if equilibrium.policy.shape != game.policy_shape:
+        raise InputError(
+            f"equilibrium has policies of shape {equilibrium.policy.shape}, those of this game are {game.policy_shape}"
+        )
     if game.beta == 0:
         raise InputError("the critical step needs beta > 0: at beta = 0 no constant step is stable on a cycle")
     policies = equilibrium.policy.reshape(game.n_contexts, game.n)

@@ -11,7 +11,7 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.stability._local import Subject, subject
+from nlhfsim.stability._local import UNSTABLE, UNSTABLE_A_STEP, Subject, subject
 
 _A_DECADE = 24
 _COARSE = 8
@@ -20,6 +20,8 @@ _CLIP = 1e3
 _FLAT = 1e-10
 _POLISHED = 3
 _NEAR, _TOLD = 1e-2, 1e-3
+_DROWNED = 5e-12
+"""A logarithm of a factor a step below this is uncertain by rounding by a thousandth or more."""
 
 
 class BestStep(NamedTuple):
@@ -54,14 +56,13 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     -------
     float
         γ_c, looked for from a thousandth of 1/(β + 0.1/β) up to 1e12. Stability may come back at larger steps: see
-        `stable_ranges`. An eigenvalue counts as unstable once |λ|² - 1 is more than rounding, by its condition number, makes
-        of 0.
+        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 + 4e-15 γ on, above rounding.
 
     Raises
     ------
     InputError
-        As `linearize`; if the method has no step size; if rounding leaves γ_c uncertain by more than a thousandth, as it does on
-        the uniform 3-cycle below β = 3e-7.
+        As `linearize`; if the method has no step size; if that leaves γ_c uncertain by more than a thousandth, as it does on the
+        uniform 3-cycle below β = 5e-6.
 
     Notes
     -----
@@ -162,7 +163,8 @@ def best_step(
     Raises
     ------
     InputError
-        As `critical_step`; if the method counts no oracle calls.
+        As `linearize`; if the method has no step size, or counts no oracle calls; if deviations shrink so slowly, by less than
+        5e-12 a step, that rounding decides.
 
     Examples
     --------
@@ -201,6 +203,11 @@ def fastest(about: Subject, low: float, high: float, a_decade: int = _A_DECADE, 
             found = minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-9})
             candidates.append((float(found.fun), float(found.x)))
     value, log_step = min(candidates)
+    if abs(value) < _DROWNED:
+        raise InputError(
+            f"beta = {about.beta:g} is too small to tell the best step of {about.dynamics.name}: the slowest deviation changes "
+            f"by {abs(value):.0e} a step, which is of the size of rounding"
+        )
     constant = -calls(about.dynamics.params) / value if value < 0 else float("inf")
     return BestStep(float(np.exp(log_step)), float(np.exp(value)), constant)
 
@@ -218,7 +225,7 @@ def best_of(game: PreferenceGame, variants: Sequence[Dynamics], equilibrium: Equ
 
 def search_range(beta: float) -> tuple[float, float]:
     """Return the steps between which limits are looked for."""
-    return (1e-3 * beta / (beta**2 + 0.1), 1e3 * (1 + 1 / beta)) if beta > 0 else (0.1, 1e3)
+    return (1e-3 / (beta + 0.1 / beta), 1e3 * (1 + 1 / beta)) if beta > 0 else (0.1, 1e3)
 
 
 def _with_steps(game: PreferenceGame, method: Any, equilibrium: Equilibrium | None) -> Subject:
@@ -229,7 +236,9 @@ def _with_steps(game: PreferenceGame, method: Any, equilibrium: Equilibrium | No
     chosen, safe = about.dynamics.step_size, about.dynamics.method.safe_step
     own = chosen if isinstance(chosen, float) else None
     for k, context in enumerate(game.contexts):
-        about.at(search_range(about.beta)[0], k)
+        small = search_range(about.beta)[0]
+        if not np.isfinite(about.at(small, k).matrix).all():
+            raise InputError(f"{about.dynamics.name} has no linearization: its step of size {small:g} is not finite at π*")
         if own is not None or safe is not None:
             about.at(own or safe(context, about.dynamics.params), k)  # type: ignore[misc]
     return about
@@ -241,7 +250,8 @@ def _ensure_order(low: float, high: float) -> None:
 
 
 def _grid(low: float, high: float, a_decade: int) -> Array:
-    return np.linspace(np.log(low), np.log(high), max(int(np.ceil(np.log10(high / low) * a_decade)), 2) + 1)
+    decades = np.log10(high) - np.log10(low)
+    return np.linspace(np.log(low), np.log(high), max(int(np.ceil(decades * a_decade)), 2) + 1)
 
 
 def _minima(values: Array) -> list[int]:
@@ -256,7 +266,7 @@ def _stable(about: Subject, low: float, high: float) -> list[tuple[float, float]
 
     def margin(log_step: float) -> float:
         step_size = float(np.exp(log_step))
-        return min(about.beyond_rounding(step_size)[0], _CLIP)
+        return min(about.excess(step_size), _CLIP) - _allowed(step_size)
 
     logs = _grid(low, high, _A_DECADE)
     logs, values = _refined(margin, logs, np.array([margin(log) for log in logs]))
@@ -270,15 +280,18 @@ def _stable(about: Subject, low: float, high: float) -> list[tuple[float, float]
     return [(ends[k], ends[k + 1]) for k in range(first, len(ends) - 1, 2)]
 
 
+def _allowed(step_size: float) -> float:
+    return UNSTABLE + min(UNSTABLE_A_STEP * step_size, 1.0)
+
+
 def _ensure_told(about: Subject, root: float) -> None:
-    """Refuse a limit of stability that rounding moves by more than a thousandth."""
-    near, allowed = [about.beyond_rounding(root * factor)[0] for factor in (1 - _NEAR, 1 + _NEAR)], about.beyond_rounding(root)[1]
-    slope = abs(near[1] - near[0]) / (2 * _NEAR)
-    if allowed > _TOLD * slope:
+    """Refuse a limit of stability that what is allowed for rounding moves by more than a thousandth."""
+    below, above = about.excess(root * (1 - _NEAR)), about.excess(root * (1 + _NEAR))
+    if _allowed(root) > _TOLD * abs(above - below) / (2 * _NEAR):
         exact = "; nlhfsim.stability.self_play_spectrum has its closed form" if about.dynamics.name == "SelfPlayPG" else ""
         raise InputError(
             f"beta = {about.beta:g} is too small to tell a limit of stability of {about.dynamics.name}: near the step {root:.3g} "
-            f"|λ|² - 1 is of the size of rounding, {allowed:.1e}{exact}"
+            f"|λ|² - 1 is of the size of rounding{exact}"
         )
 
 

@@ -152,6 +152,8 @@ def _named(games: Any) -> dict[str, PreferenceGame]:
         return mixed_games()
     if isinstance(games, PreferenceGame):
         return {"game": games}
+    if not isinstance(games, (Mapping, Sequence)):
+        raise InputError(f"games = {games!r} must be a PreferenceGame, or several")
     named = dict(games) if isinstance(games, Mapping) else {f"game {k}": game for k, game in enumerate(games)}
     if not named:
         raise InputError("games is empty, must hold a PreferenceGame at least")
