@@ -26,11 +26,13 @@ extensions = [
     "registries",
     "names",
 ]
-exclude_patterns = ["_*", "**/_*", "README.md"]
+exclude_patterns = ["_*", "**/_*"]
 nitpicky = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 
+# Dashes and quotes stand as they are written: --option is no dash.
+smartquotes = False
 # A name in single backticks is code; the extension `names` links it.
 default_role = "literal"
 autodoc_typehints = "none"

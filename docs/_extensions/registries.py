@@ -54,7 +54,7 @@ def summary(thing: Any) -> str:
 
 def preformatted(text: str) -> str:
     """Return a docstring whose indented lines, formulas, are shown as they stand."""
-    return re.sub(r"\n\n(?=    \S)", "\n\n::\n\n", text)
+    return re.sub(r"\n\n(?=    \S)", "\n\n.. code-block:: text\n\n", text)
 
 
 # Claims
@@ -180,8 +180,8 @@ def games_page() -> str:
 
 
 def _title(bibtex: str) -> str:
-    found = re.search(r"title\s*=\s*\{+(.+?)\}+,", bibtex)
-    return found[1] if found else "–"
+    found = re.search(r"^\s*title\s*=\s*(.+?),?$", bibtex, re.MULTILINE)
+    return re.sub(r"[{}]", "", found[1]) if found else "–"
 
 
 # Modules
@@ -212,7 +212,7 @@ def module_page(name: str) -> str:
     entries = "\n".join(_directive(module, member) for member in found)
     text = preformatted(inspect.getdoc(module) or "")
     return (
-        f"# {name}\n\n```{{eval-rst}}\n{text}\n\n.. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n"
+        f"# {name}\n\n```{{eval-rst}}\n{text}\n\n.. module:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n"
         f"{overview}\n\n{entries}\n```\n"
     )
 
