@@ -12,6 +12,9 @@ from sphinx.util import logging
 
 KATEX = Path(__file__).parents[1] / "_katex" / "katex.min.js"
 _LOGGER = logging.getLogger(__name__)
+_PUNCTUATION = tuple(".,;:)]")
+_END = "</span>" * 3
+"""How KaTeX ends a formula: its last part, which is never broken, all parts, the whole."""
 _ENGINES: list[MiniRacer] = []
 
 
@@ -30,18 +33,30 @@ def render(latex: str, display: bool) -> str:
     return str(engine().call("katex.renderToString", latex.strip(), options))
 
 
+def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Move punctuation that follows a formula into it: a browser would break the line between the two."""
+    for formula in list(doctree.findall(nodes.math)):
+        following = formula.next_node(descend=False, siblings=True)
+        if isinstance(following, nodes.Text) and following.astext()[:1] in _PUNCTUATION:
+            formula["punctuation"] = following.astext()[0]
+            following.parent.replace(following, nodes.Text(following.astext()[1:]))
+
+
 def _visit(translator: Any, node: Any, display: bool) -> None:
     try:
         html = render(node.astext(), display)
     except JSEvalException as error:
         _LOGGER.warning("mathematics: %s in %s", str(error).splitlines()[0], node.astext(), location=node)
         html = translator.encode(node.astext())
+    if "punctuation" in node:
+        html = html.removesuffix(_END) + node["punctuation"] + _END
     translator.body.append(f'<div class="math">{html}</div>' if display else f'<span class="math">{html}</span>')
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Make KaTeX a renderer of mathematics."""
+    """Make KaTeX the renderer of mathematics."""
+    app.connect("doctree-resolved", keep_punctuation)
     app.add_html_math_renderer(
         "katex",
         inline_renderers=(lambda self, node: _visit(self, node, False), None),
