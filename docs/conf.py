@@ -28,7 +28,7 @@ extensions = [
 ]
 exclude_patterns = ["_*", "**/_*"]
 nitpicky = True
-myst_heading_anchors = 4
+myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 
 # Dashes and quotes stand as they are written: --option is no dash.
