@@ -11,16 +11,17 @@ CORE := $(VENV)/.ready-core-$(KEY)
 TEST := $(VENV)/.ready-test-$(KEY)
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.ready-peers-$(KEY)
-SOURCES := $(wildcard nlhfsim tests benchmarks)
+SOURCES := $(wildcard nlhfsim tests benchmarks docs)
 WORKERS ?= 2
 DEMO_OUT := $(or $(OUT),demo-output)
 BENCHMARKS_OUT := $(or $(OUT),benchmark-output)
+DOCS_OUT := $(or $(OUT),docs/_build)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest coverage benchmarks package clean always
+.PHONY: help demo test lint pytest coverage docs benchmarks package clean always
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,10 @@ pytest: $(TEST) ## run the tests and the documented examples (WORKERS=…)
 coverage: $(TEST) ## run the tests with the compiler off, and show the lines that none reaches
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report term-missing
 
+docs: $(TEST) ## build the documentation; start at docs/_build/index.html (OUT=…)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d $(DOCS_OUT)/.doctrees docs $(DOCS_OUT)
+	@echo "the documentation is in $(DOCS_OUT)/index.html"
+
 benchmarks: $(PEERS) ## time the package beside others (PARTS=…, QUICK=1); results go to benchmark-output (OUT=…)
 	$(PEERS_VENV)/bin/python -m benchmarks $(PARTS) $(if $(QUICK),--quick) --out $(BENCHMARKS_OUT)
 
@@ -57,7 +62,7 @@ package: $(TEST) ## build the sdist and the wheel, install the wheel elsewhere a
 	echo "nlhfsim $$version: the sdist and the wheel are complete, and the installed wheel works"
 
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) $(PEERS_VENV) $(DEMO_OUT) $(BENCHMARKS_OUT) build dist *.egg-info .pytest_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(PEERS_VENV) $(DEMO_OUT) $(BENCHMARKS_OUT) $(DOCS_OUT) docs/reference/_generated docs/reference/api build dist *.egg-info .pytest_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORE):

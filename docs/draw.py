@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ from nlhfsim.plots.style import DOUBLE, finish, save, style
 from nlhfsim.stability import self_play_spectrum
 
 Floats = npt.NDArray[np.float64]
-FOLDER = Path(__file__).parent / "figures"
+PAGES = Path(__file__).parent
+FOLDER = PAGES / "figures"
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#CC79A7")
 STARTS = np.array([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01], [0.01, 0.01, 0.98], [0.5, 0.45, 0.05]])
 """Policies near the three vertices, and one on an edge."""
@@ -108,6 +113,20 @@ def convergence_of_self_play_pg() -> Any:
     return figure
 
 
+def draw_pages() -> None:
+    """Run the examples of every page that shows figures, and keep the figures that they save."""
+    for page in sorted(PAGES.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if "plots.save(" in text:
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                globs: dict[str, Any] = {}
+                for example in doctest.DocTestParser().get_examples(text):
+                    if example.exc_msg is None:
+                        exec(compile(example.source, page.name, "exec"), globs)
+                for figure in Path(folder).glob("*.svg"):
+                    shutil.copy(figure, FOLDER)
+
+
 def main() -> None:
     """Write every figure."""
     import warnings
@@ -115,6 +134,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nl.errors.ProvenRangeWarning)  # steps above γ₁ are the point
         save(convergence_of_self_play_pg(), FOLDER / "self-play-pg-converges.svg")
+        draw_pages()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,31 @@
-"""The documentation: pointers to proofs and links between pages resolve, every claim is explained, examples run."""
+"""The documentation: pointers and links resolve, every claim is explained, examples run, and the pages are built."""
 
 from __future__ import annotations
 
 import doctest
+import inspect
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nlhfsim import claims
+import nlhfsim
+from nlhfsim import claims, datasets, dynamics, games
+from nlhfsim.cli import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+MADE = ("_build", "_generated", "_katex", "api")
+PAGES = sorted(page for page in DOCS.rglob("*.md") if not {*page.relative_to(DOCS).parts} & {*MADE})
+"""The pages that are written by hand."""
+EXAMPLES = [page for page in PAGES if ">>> " in page.read_text(encoding="utf-8")]
+CONSOLE = re.compile(r"^```console\n\$ nlhfsim (.+)\n((?:.*\n)*?)```", re.MULTILINE)
+SHOWN = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 POINTER = re.compile(r"docs/proofs/[\w-]+\.md#[\w-]+")
 
 
@@ -77,8 +90,88 @@ def test_names_in_the_docs_are_claims(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
-@pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("*.md")), ids=lambda page: page.stem)
-def test_the_examples_print_what_the_page_says(page: Path) -> None:
-    """Every ``>>>`` of a how-to, in order."""
-    failures, tried = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert tried > 10 and failures == 0
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
+def test_the_examples_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """Every ``>>>`` of a page, in order, then every command; the figures that it shows are those that it saves."""
+    monkeypatch.chdir(tmp_path)
+    failures, tried = doctest.testfile(str(page), module_relative=False, optionflags=SHOWN)
+    assert tried > 0 and failures == 0, capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r'save\([^\n]*"([\w-]+\.svg)"\)', text)) == {figure.name for figure in tmp_path.glob("*.svg")}
+    for figure in tmp_path.glob("*.svg"):
+        assert f"figures/{figure.name})" in text and (DOCS / "figures" / figure.name).is_file()
+    for arguments, shown in CONSOLE.findall(text):
+        assert_prints(arguments, shown, capsys)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in EXAMPLES], ids=lambda page: page.stem)
+def test_commands_without_examples_print_what_the_page_says(page: Path, capsys: Any) -> None:
+    """The commands of a page that has no Python."""
+    for arguments, shown in CONSOLE.findall(page.read_text(encoding="utf-8")):
+        assert_prints(arguments, shown, capsys)
+
+
+def assert_prints(arguments: str, shown: str, capsys: Any) -> None:
+    """Run one command in this process and compare what it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as done:
+        main(shlex.split(arguments))
+    printed = capsys.readouterr().out
+    assert done.value.code == 0 and doctest.OutputChecker().check_output(shown, printed, SHOWN), printed
+
+
+def fields(heading: str) -> set[str]:
+    """Names in the first column of the table below a heading of the page about JSON."""
+    text = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", text.split(f"\n## {heading}\n")[1].split("\n## ")[0], re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def printed(arguments: str, capsys: Any) -> Any:
+    """Return what a command prints with ``--json``."""
+    with pytest.raises(SystemExit):
+        main([*shlex.split(arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_fields_are_those_that_the_page_names(capsys: Any) -> None:
+    """Of solve, run, compare from exact payoffs and from votes, and verify."""
+    assert fields("solve") == {*printed("solve regenwetter2012 --diagnose", capsys), "comparisons"}
+    methods = "--dynamics NaturalPG --start random"
+    [run] = printed(f"run rock-paper-scissors {methods} --steps 3", capsys)["runs"]
+    assert fields("run") == {*run}
+    exact = printed(f"compare rock-paper-scissors {methods} --step-sizes 1 --oracle-calls 20", capsys)["comparison"][0]
+    votes = printed(f"compare rock-paper-scissors {methods} --step-sizes 1 --queries 20", capsys)["comparison"][0]
+    assert fields("compare") == {*exact, *votes}
+    report = printed("verify constant-sum --games 5", capsys)
+    assert fields("verify") - {"relative", "absolute", "why"} == {*report["claims"][0]}
+    page = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in report)
+
+
+@pytest.mark.slow
+def test_the_pages_are_built_without_a_warning_and_name_everything(tmp_path: Path) -> None:
+    """Sphinx takes a dead link or broken mathematics as an error; the reference has all that is public or registered."""
+    pytest.importorskip("sphinx")
+    from sphinx.util.inventory import InventoryFile
+
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees")]
+    done = subprocess.run([*command, str(DOCS), str(tmp_path / "html")], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "html" / "objects.inv").open("rb") as file:
+        found = InventoryFile.load(file, "", lambda base, uri: uri)
+    objects = {name for kind, names in found.items() if kind.startswith("py:") for name in names}
+    public = {f"nlhfsim.{name}" for name in nlhfsim.__all__ if not inspect.ismodule(getattr(nlhfsim, name))}
+    public |= {f"nlhfsim.dynamics.{name}" for name in dynamics.names() + dynamics.aliases()}
+    assert public - objects == set()
+    for name in nlhfsim.__all__:
+        if inspect.ismodule(getattr(nlhfsim, name)):
+            assert (tmp_path / "html" / "reference" / "api" / f"nlhfsim.{name}.html").is_file()
+    reference = {
+        name: (tmp_path / "html" / "reference" / f"{name}.html").read_text(encoding="utf-8")
+        for name in ("claims", "methods", "games")
+    }
+    assert [name for name in claims.names() if f'id="{name}"' not in reference["claims"]] == []
+    assert [name for name in dynamics.names() if f'id="{name.lower()}"' not in reference["methods"]] == []
+    assert [name for name in [*games.NAMED, *datasets.DATASETS] if f">{name}<" not in reference["games"]] == []
+    assert "katex-display" in reference["claims"] and not any("katex-error" in page for page in reference.values())

@@ -323,7 +323,7 @@ register(
         title="one vote moves θ along the gradient of the payoff on average, up to a constant in the gain",
         statement=(
             r"\mathbb{E}\bigl[(e_y - \pi)(X - \beta\log\tfrac{\pi_y}{\rho_y})\bigr] = "
-            r"\nabla_\theta \mathcal P_\beta(\pi_\theta \succ \bar\pi)\big|_{\bar\pi = \pi_\theta},\quad"
+            r"\nabla_\theta \mathcal P_\beta(\pi_\theta \succ \bar\pi)\big|_{\bar\pi = \pi_\theta},\quad "
             r"y, y' \sim \pi,\; X = \text{vote} - \tfrac12"
         ),
         source=DERIVED,
@@ -386,7 +386,7 @@ register(
         id="one-vote-pg-converges",
         title="one vote a step: the potential falls on average, up to γ²",
         statement=(
-            r"\mathbb{E}[\bar\Phi^+] \le (1 + C\gamma^2)\bar\Phi - \frac{\gamma\beta D}{Z'},\quad"
+            r"\mathbb{E}[\bar\Phi^+] \le (1 + C\gamma^2)\bar\Phi - \frac{\gamma\beta D}{Z'},\quad "
             r"C = \tfrac12 e^{\gamma(3/2 + \beta L)}\bigl(\tfrac{27}{2} + 4\beta^2L^2 + 16\beta^2/e^2\bigr),\;"
             r"L = \log\tfrac{1}{\min\pi^*};\quad"
             r"\text{so } \pi_t \to \pi^* \text{ almost surely if } \textstyle\sum\gamma_t = \infty,\ \sum\gamma_t^2 < \infty"
