@@ -10,6 +10,7 @@ from nlhfsim.plots.experiment import experiment
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.quantiles import high_probability
 from nlhfsim.plots.stability import stability_limit, stability_map
+from nlhfsim.plots.streamlines import streamlines
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
 
@@ -29,4 +30,5 @@ __all__ = [
     "save",
     "stability_limit",
     "stability_map",
+    "streamlines",
 ]

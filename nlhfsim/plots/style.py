@@ -143,6 +143,11 @@ def ensure_trajectories(trajectories: Any, least: int = 1) -> list[Records]:
     return chosen
 
 
+def ensure_ternary(ax: Any) -> None:
+    if not hasattr(ax, "set_tlabel"):
+        raise InputError("ax must be ternary, from figure.add_subplot(projection='ternary') after importing mpltern")
+
+
 def save(figure: Any, path: str | Path) -> Path:
     """Write a figure (or that of axes) to a ``.pdf``, ``.svg`` or ``.png`` file, the same bytes each time; return its path.
 
