@@ -5,14 +5,17 @@ plain `matplotlib.figure.Figure` objects that pyplot does not know: no display i
 show ``axes.figure``; `save` writes it to a file.
 """
 
+from nlhfsim.plots.claims import tightness
 from nlhfsim.plots.curves import convergence
 from nlhfsim.plots.experiment import experiment
+from nlhfsim.plots.graph import tournament
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.quantiles import high_probability
 from nlhfsim.plots.stability import stability_limit, stability_map
 from nlhfsim.plots.streamlines import streamlines
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
+from nlhfsim.plots.work import work_precision
 
 __all__ = [
     "DOUBLE",
@@ -31,4 +34,7 @@ __all__ = [
     "stability_limit",
     "stability_map",
     "streamlines",
+    "tightness",
+    "tournament",
+    "work_precision",
 ]

@@ -15,6 +15,7 @@ from nlhfsim.plots.style import (
     axes_or_new,
     ensure_trajectories,
     finish,
+    fit_height,
     legend,
     looks_of,
     marker_of,
@@ -25,15 +26,15 @@ from nlhfsim.trajectory import CLOCKS, METRICS, Records, Trajectory
 
 _PROVEN = (0, (4, 2.5))
 _ATTAINABLE = (0, (1, 1.5))
-_WORDS = {
+WORDS = {
     "kl": r"Distance to equilibrium  $\mathrm{KL}(\pi^*\,\Vert\,\pi_t)$",
     "exploitability": r"Exploitability  $E_\beta(\pi_t)$",
     "gap0": r"Unregularized exploitability  $E_0(\pi_t)$",
     "span": r"Span  $\Vert\log\pi_t-\log\rho\,\Vert_{\mathrm{sp}}$",
     "min_probability": r"Smallest probability  $\min_y\,\pi_t(y)$",
 }
-_CLOCK_WORDS = {"times": r"Time  $t$", "steps": r"Steps  $t$", "oracle_calls": "Oracle calls", "queries": "Preference queries"}
-_FLOORS = {"kl": 1e-30, "exploitability": 1e-30, "gap0": 1e-16}
+CLOCK_WORDS = {"times": r"Time  $t$", "steps": r"Steps  $t$", "oracle_calls": "Oracle calls", "queries": "Preference queries"}
+FLOORS = {"kl": 1e-30, "exploitability": 1e-30, "gap0": 1e-16}
 """Values at or below these are rounding and are not drawn."""
 _ROUNDING = 1e-24
 """Once a curve is within 4 times of a minimum below this, it has reached rounding and ends."""
@@ -108,11 +109,14 @@ def convergence(
             axes.axhline(level, color="0.4", linestyle=_ATTAINABLE, linewidth=0.9, gid="attainable")
         _scale_clock(axes, scale, spans)
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, _FLOORS.get(metric, 0.0)), high)
+        axes.set_ylim(max(low, FLOORS.get(metric, 0.0)), high)
         axes.set_xlabel(clock_words)
-        axes.set_ylabel(_WORDS[metric])
+        axes.set_ylabel(WORDS[metric])
         finish(axes, grid=True)
-        legend(axes, _keys(axes, chosen), "beside" if wide else "above")
+        handles = _keys(axes, chosen)
+        legend(axes, handles, "beside" if wide else "above")
+        if ax is None and not wide:
+            fit_height(axes, handles)
     return axes
 
 
@@ -124,7 +128,7 @@ def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look:
         raise InputError(
             f"{metric} of {trajectory.dynamics} is nowhere a number: {'; '.join(trajectory.notes) or 'no reason noted'}"
         )
-    floor, top = _FLOORS.get(metric, 0.0), values[finite].max()
+    floor, top = FLOORS.get(metric, 0.0), values[finite].max()
     low, median, high = (np.quantile(np.where(finite, values, _LOST), q, axis=0) for q in (0.1, 0.5, 0.9))
     drawn = np.where((median > floor) & (median <= top), median, np.nan)
     if median.min() < _ROUNDING:
@@ -151,7 +155,7 @@ def _draw_rate(axes: Any, trajectory: Trajectory, clock: str, factor: float, col
     times = getattr(trajectory, clock)
     with np.errstate(under="ignore"):
         bound = np.median(trajectory.kl[:, 0]) * factor ** (trajectory.steps - trajectory.steps[0]).astype(float)
-    bound = np.where(bound > _FLOORS["kl"], bound, np.nan)
+    bound = np.where(bound > FLOORS["kl"], bound, np.nan)
     axes.plot(times, bound, color=colour, linestyle=_PROVEN, linewidth=0.8, gid="proven")
     return np.asarray(times[np.isfinite(bound)])
 
@@ -161,15 +165,15 @@ def _clock(trajectories: Sequence[Records], clock: str) -> tuple[str, str]:
     ensure_choice("clock", clock, CLOCKS)
     runs = [item for item in trajectories if isinstance(item, Trajectory)]
     if not runs:
-        return "times", _CLOCK_WORDS["times"]
+        return "times", CLOCK_WORDS["times"]
     if len(runs) < len(trajectories):
         raise InputError("trajectories holds flows, drawn against time, and others, drawn against steps; draw them apart")
     uncounted = [t.dynamics for t in runs if np.isnan(getattr(t, clock)).any()]
     if uncounted:
-        return "steps", f"{_CLOCK_WORDS['steps']}  ({uncounted[0]} counts no {_CLOCK_WORDS[clock].lower()})"
+        return "steps", f"{CLOCK_WORDS['steps']}  ({uncounted[0]} counts no {CLOCK_WORDS[clock].lower()})"
     if clock == "queries" and not any(t.queries.any() for t in runs):
         raise InputError("clock = 'queries' shows nothing: with exact feedback no queries are made; use 'oracle_calls'")
-    return clock, _CLOCK_WORDS[clock]
+    return clock, CLOCK_WORDS[clock]
 
 
 def _scale_clock(axes: Any, scale: str, spans: Sequence[Array]) -> None:

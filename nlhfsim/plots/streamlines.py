@@ -149,7 +149,7 @@ def _directions(field: Field, plane: Array) -> Array:
     moves = (velocities - velocities.mean(axis=1, keepdims=True)) @ CORNERS
     lengths = np.linalg.norm(moves, axis=1, keepdims=True)
     sound = np.isfinite(lengths) & (lengths > 0)
-    return np.divide(moves, lengths, out=np.zeros_like(moves), where=sound)
+    return np.asarray(np.divide(moves, lengths, out=np.zeros_like(moves), where=sound))
 
 
 def _follow(field: Field, seeds: Array, sign: float) -> list[Array]:
