@@ -65,6 +65,26 @@ def test_the_proven_rate_is_the_closed_form(game: nl.PreferenceGame, runs: list[
     assert not marked(plots.convergence(runs, "exploitability"), "proven")
 
 
+def test_a_predicted_rate_runs_beside_the_end_of_its_curve(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    """Four times above the end, and falling by the factor a step; the curve itself falls alike in the end."""
+    factor = nl.stability.local_rate(game, nl.dynamics.NashMirrorProx(2.0)) ** 2
+    axes = plots.convergence(runs, factors=[None, None, factor])
+    (guide,) = marked(axes, "factor")
+    np.testing.assert_allclose(guide.get_ydata()[1:] / guide.get_ydata()[:-1], factor)
+    np.testing.assert_allclose(guide.get_ydata()[-1], 4 * runs[2].kl[0, -1])
+    np.testing.assert_allclose(guide.get_ydata()[60:], 4 * runs[2].kl[0, 60:], rtol=0.05)
+    assert guide.get_color() == plots.METHOD_COLOURS["NashMirrorProx"]
+    assert "predicted rate" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_powers_fall_like_the_clock(runs: list[nl.Trajectory]) -> None:
+    axes = plots.convergence(runs[2], "exploitability", powers=[0.5, 1], scale="log")
+    for line, power in zip([marked(axes, "power 0.5")[0], marked(axes, "power 1")[0]], (0.5, 1)):
+        times, values = line.get_data()
+        np.testing.assert_allclose(values[1:] * times[1:] ** power, 4 * runs[2].exploitability[0, -1] * 200**power)
+    assert axes.get_ylim() == plots.convergence(runs[2], "exploitability", scale="log").get_ylim()
+
+
 def test_rounding_is_not_drawn() -> None:
     """A run that has long converged ends on its way down, though its floor of rounding errors lies above 1e-30."""
     game = nl.datasets.load("kendall1940-girls", beta=0.05)
@@ -216,6 +236,9 @@ REFUSED = {
     "no KL": (lambda game, run: plots.convergence(without_kl(game)), "no equilibrium was asked for"),
     "metric": (lambda game, run: plots.convergence(run, "kll"), "did you mean 'kl'"),
     "scale": (lambda game, run: plots.convergence(run, scale="cubic"), "'cubic' is unknown"),
+    "factors": (lambda game, run: plots.convergence(run, factors=[0.5, 0.5]), "factors holds 2 values for 1 trajectories"),
+    "factor": (lambda game, run: plots.convergence(run, factors=[-0.5]), "factors = -0.5 must be positive"),
+    "powers": (lambda game, run: plots.convergence(run, powers=[0]), "powers = 0 must be positive"),
     "queries": (lambda game, run: plots.convergence(run, clock="queries"), "no queries are made"),
     "actions": (lambda game, run: plots.phase_portrait(nl.datasets.load()), "game has 5 actions; .* needs three"),
     "contexts": (lambda game, run: plots.phase_portrait(contexts(game)), "3 actions in a game with contexts"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nlhfsim.errors import Array, InputError, ensure_choice
+from nlhfsim.errors import Array, InputError, ensure_choice, ensure_positive
 from nlhfsim.log_linear.attainable import NEGLIGIBLE
 from nlhfsim.plots.style import (
     DOUBLE,
@@ -26,6 +26,9 @@ from nlhfsim.trajectory import CLOCKS, METRICS, Records, Trajectory
 
 _PROVEN = (0, (4, 2.5))
 _ATTAINABLE = (0, (1, 1.5))
+_GUIDE = (0, (5, 1.5, 1, 1.5))
+_ABOVE = 4.0
+"""Guides run so many times above the end of their curves, to stand beside them."""
 WORDS = {
     "kl": r"Distance to equilibrium  $\mathrm{KL}(\pi^*\,\Vert\,\pi_t)$",
     "exploitability": r"Exploitability  $E_\beta(\pi_t)$",
@@ -48,6 +51,8 @@ def convergence(
     *,
     clock: str = "oracle_calls",
     rates: bool = True,
+    factors: Sequence[float | None] | None = None,
+    powers: Sequence[float] = (),
     scale: str = "auto",
     ax: Any = None,
 ) -> Any:
@@ -67,6 +72,12 @@ def convergence(
     rates : bool
         Whether to draw the proven ``factor^t KL(π*‖π_0)`` of a trajectory that has it, dashed in its colour; ``"kl"`` only. The
         level that log-linear policies can reach is drawn dotted in any case, of KL and exploitability, unless it is negligible.
+    factors : sequence of float or None, optional
+        One a trajectory: by what the metric shrinks a step in the end, such as the square of `nlhfsim.stability.local_rate` for
+        KL and exploitability. A dash-dotted line of that rate beside the curve's end; None draws none.
+    powers : sequence of float
+        A dash-dotted grey line that falls like the inverse of the clock to each of these powers, beside the end of the first
+        curve: 1 for KL from votes, 1/2 for averages, …
     scale : str
         Of the clock: ``"linear"``, where a geometric rate is a straight line; ``"log"``, with the start, at 0, left of the
         first record; ``"auto"``: log where one curve ends more than 8 times sooner than another.
@@ -91,24 +102,34 @@ def convergence(
     ensure_choice("metric", metric, METRICS)
     ensure_choice("scale", scale, ("auto", "linear", "log"))
     clock, clock_words = _clock(chosen, clock)
+    given = _ensure_factors(factors, chosen)
+    exponents = [ensure_positive("powers", power) for power in powers]
     looks = looks_of(chosen)
     wide = len(chosen) > 4 or (len(chosen) > 2 and not narrow(look["label"] for look in looks))
     with style():
         axes = axes_or_new(ax, (DOUBLE, 3.0) if wide else (SINGLE, 2.7))
         axes.set_yscale("log")
-        spans = []
+        lines, spans = [], []
         for k, (trajectory, look) in enumerate(zip(chosen, looks)):
             # Markers at staggered places: of curves that coincide, each still shows.
             spots = (
                 {"marker": marker_of(trajectory.dynamics), "markevery": (0.03 + 0.025 * (k % 7), 0.17)} if len(chosen) > 1 else {}
             )
-            spans.append(_draw_curve(axes, trajectory, metric, clock, **look, **spots))
+            lines.append(_draw_curve(axes, trajectory, metric, clock, **look, **spots))
+            spans.append(np.asarray(lines[-1].get_xdata())[np.isfinite(lines[-1].get_ydata())])
             if rates and metric == "kl" and isinstance(trajectory, Trajectory) and trajectory.proven_factor is not None:
                 spans.append(_draw_rate(axes, trajectory, clock, trajectory.proven_factor, look["color"]))
         for level in sorted({level for trajectory in chosen if (level := _attainable(trajectory, metric)) is not None}):
             axes.axhline(level, color="0.4", linestyle=_ATTAINABLE, linewidth=0.9, gid="attainable")
         _scale_clock(axes, scale, spans)
         low, high = axes.get_ylim()
+        for trajectory, line, factor in zip(chosen, lines, given):
+            if factor is not None:
+                clock_of_rate = getattr(trajectory, "steps" if isinstance(trajectory, Trajectory) else "times")
+                _draw_guide(axes, line, clock_of_rate * np.log(factor), line.get_color(), "factor")
+        for power in exponents:
+            with np.errstate(divide="ignore"):
+                _draw_guide(axes, lines[0], -power * np.log(lines[0].get_xdata()), "0.4", f"power {power:g}")
         axes.set_ylim(max(low, FLOORS.get(metric, 0.0)), high)
         axes.set_xlabel(clock_words)
         axes.set_ylabel(WORDS[metric])
@@ -120,8 +141,8 @@ def convergence(
     return axes
 
 
-def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look: Any) -> Array:
-    """Draw median and band of a metric, and where runs diverged; return the times at which there is a median to see."""
+def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look: Any) -> Any:
+    """Draw median and band of a metric, and where runs diverged; return the line of the median."""
     times, values = getattr(trajectory, clock), trajectory.metric(metric)
     finite = np.abs(values) <= _CEILING
     if not finite.any():
@@ -133,7 +154,7 @@ def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look:
     drawn = np.where((median > floor) & (median <= top), median, np.nan)
     if median.min() < _ROUNDING:
         drawn[np.argmax(median <= 4 * max(median.min(), floor)) + 1 :] = np.nan
-    axes.plot(times, drawn, markersize=3.6, markeredgewidth=0, **look)
+    (line,) = axes.plot(times, drawn, markersize=3.6, markeredgewidth=0, **look)
     if trajectory.runs > 1:
         band = np.clip([low, high], max(floor, float(np.finfo(float).tiny)), top)
         axes.fill_between(times, *band, where=(high > floor) & (low <= top), color=look["color"], alpha=0.18, linewidth=0)
@@ -141,7 +162,7 @@ def _draw_curve(axes: Any, trajectory: Records, metric: str, clock: str, **look:
         if status == "diverged":
             last = np.flatnonzero(row <= _CEILING)[-1]
             axes.plot(times[last], row[last], "x", color=look["color"], markersize=6, markeredgewidth=1.4, gid="diverged")
-    return np.asarray(times[np.isfinite(drawn)])
+    return line
 
 
 def _attainable(trajectory: Records, metric: str) -> float | None:
@@ -158,6 +179,24 @@ def _draw_rate(axes: Any, trajectory: Trajectory, clock: str, factor: float, col
     bound = np.where(bound > FLOORS["kl"], bound, np.nan)
     axes.plot(times, bound, color=colour, linestyle=_PROVEN, linewidth=0.8, gid="proven")
     return np.asarray(times[np.isfinite(bound)])
+
+
+def _draw_guide(axes: Any, line: Any, log_shape: Array, colour: Any, gid: str) -> None:
+    """Draw a curve of known shape, given by its logarithm at the times of a line, above the end of that line."""
+    times, values = (np.asarray(data, dtype=float) for data in line.get_data())
+    last = np.flatnonzero(np.isfinite(values) & np.isfinite(log_shape))[-1]
+    with np.errstate(over="ignore", under="ignore"):
+        guide = _ABOVE * values[last] * np.exp(log_shape - log_shape[last])
+    axes.plot(times[: last + 1], guide[: last + 1], color=colour, linestyle=_GUIDE, linewidth=0.8, gid=gid)
+
+
+def _ensure_factors(factors: Any, trajectories: Sequence[Records]) -> list[float | None]:
+    if factors is None:
+        return [None] * len(trajectories)
+    given = list(np.atleast_1d(np.asarray(factors, dtype=object)))
+    if len(given) != len(trajectories):
+        raise InputError(f"factors holds {len(given)} values for {len(trajectories)} trajectories; give one each, None for none")
+    return [None if factor is None else ensure_positive("factors", factor) for factor in given]
 
 
 def _clock(trajectories: Sequence[Records], clock: str) -> tuple[str, str]:
@@ -201,6 +240,13 @@ def _keys(axes: Any, trajectories: Sequence[Records]) -> list[Any]:
     if any(line.get_gid() == "attainable" for line in axes.lines):
         dots = Line2D([], [], color="0.4", linestyle=_ATTAINABLE, linewidth=0.9, label="attainable with the features")
         handles.append(dots)
+    if any(line.get_gid() == "factor" for line in axes.lines):
+        handles.append(Line2D([], [], color="0.4", linestyle=_GUIDE, linewidth=0.8, label="predicted rate"))
+    for line in axes.lines:
+        kind, _, power = (line.get_gid() or "").partition(" ")
+        if kind == "power":
+            look = {"color": line.get_color(), "linestyle": _GUIDE, "linewidth": 0.8}
+            handles.append(Line2D([], [], **look, label=rf"$\propto t^{{-{power}}}$"))
     if any("diverged" in t.status for t in trajectories):
         handles.append(Line2D([], [], color="0.4", marker="x", linestyle="none", markeredgewidth=1.4, label="diverged"))
     return handles

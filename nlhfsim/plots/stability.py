@@ -89,7 +89,7 @@ def _branches(found: StabilityMap) -> list[tuple[Any, Any]]:
     stable = found.radius.min(axis=1) < 1
     inside = np.flatnonzero(stable & (best > found.step_sizes[0]) & (best < found.step_sizes[-1]))
     jumps = (np.abs(np.diff(np.log(best[inside]))) > np.log(_JUMP)) | (np.diff(inside) > 1)
-    return [(found.betas[part], best[part]) for part in np.split(inside, np.flatnonzero(jumps) + 1) if len(part) > 1]
+    return [(found.betas[part], best[part]) for part in np.split(inside, np.flatnonzero(jumps) + 1) if len(part) > 2]
 
 
 def _edges(axes: Any, found: StabilityMap) -> list[Any]:

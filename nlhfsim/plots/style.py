@@ -97,7 +97,7 @@ def legend(axes: Any, handles: Sequence[Any], where: str) -> None:
         axes.legend(handles=handles, loc=place, bbox_to_anchor=anchor, ncols=1 + two, borderaxespad=0.3)
 
 
-def fit_height(axes: Any, handles: Sequence[Any], base: float = 2.4) -> None:
+def fit_height(axes: Any, handles: Sequence[Any], base: float = 2.55) -> None:
     """Make a new figure of one column so high that a legend above the axes leaves them their height."""
     rows = -(-len(handles) // (2 if narrow(handle.get_label() for handle in handles) else 1)) if handles else 0
     axes.figure.set_figheight(base + 0.155 * rows)
