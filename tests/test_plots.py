@@ -212,7 +212,8 @@ def test_a_saved_figure_is_the_same_bytes_each_time(tmp_path: Path, runs: list[n
 def test_a_figure_keeps_its_printed_width(tmp_path: Path, game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
     from matplotlib.image import imread
 
-    for axes in (plots.convergence(runs), plots.phase_portrait(game, runs), plots.preferences(game)):
+    drawn = [plots.convergence(runs), plots.phase_portrait(game, runs), plots.preferences(game), plots.tournament(game)]
+    for axes in (*drawn, plots.work_precision(runs)):
         assert imread(plots.save(axes, tmp_path / "a.png")).shape[1] == 3.4 * 300
 
 
@@ -221,6 +222,8 @@ def test_nothing_outside_the_figure_changes(tmp_path: Path, game: nl.PreferenceG
 
     before, open_before = dict(matplotlib.rcParams), plt.get_fignums()
     axes = [plots.convergence(runs), plots.phase_portrait(game, runs, field="SelfPlayPG"), plots.preferences(game)]
+    axes += [plots.phase_portrait(game, path=[1, 0.1], field="NashMD", field_of="step", field_as="streamlines")]
+    axes += [plots.tournament(game), plots.work_precision(runs), plots.tightness(nl.verify("log-ratio-span", 5, mutants=False))]
     for drawn in [*axes, plots.policy_bars(game, {"a": START})]:
         plots.save(drawn, tmp_path / "a.svg")
     assert dict(matplotlib.rcParams) == before and plt.get_fignums() == open_before

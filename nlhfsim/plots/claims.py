@@ -16,7 +16,8 @@ _HOLDS, _VIOLATED, _SEARCHED = "#0072B2", "#D55E00", "#E69F00"
 _IN_TOLERANCES = ("equality", "threshold")
 _SMALLEST = 1e-4
 """What is smaller stands in the first bin of a logarithmic axis."""
-_LONG = 24
+_FEW, _LONG = 12, 24
+"""Rows that have room, and letters of a name that need two columns."""
 _SEEN, _VIOLATION_SEEN = 0.025, 0.3
 """Least heights of a bin that holds a case."""
 _CAPACITY = 60
@@ -70,7 +71,8 @@ def tightness(
     names = [verdict.claim.id for verdict in verdicts]
     with style():
         wide = max(map(len, names)) > _LONG
-        axes = axes_or_new(ax, (DOUBLE if wide else SINGLE, 0.9 + max(0.19 * len(names), 0.8)))
+        each = 0.25 if len(names) <= _FEW else 0.19
+        axes = axes_or_new(ax, (DOUBLE if wide else SINGLE, 0.9 + max(each * len(names), 0.8)))
         for row, verdict in enumerate(verdicts):
             _draw_row(axes, verdict, row, edges)
             if verdict.claim.id in searches:

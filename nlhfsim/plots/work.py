@@ -19,6 +19,8 @@ _A_DECADE = 8
 _METRICS = ("exploitability", "kl", "gap0")
 _BAND = (0.1, 0.9)
 _VAIN = (0, (1, 1.5))
+_ALMOST = 0.9
+"""What was spent after this share of the work is too little to be called in vain."""
 _ROUNDING = {"kl": 1e-24, "exploitability": 1e-24, "gap0": 1e-14}
 """A curve that ends lower has ended at rounding."""
 
@@ -81,7 +83,7 @@ def work_precision(
         for k, (trajectory, spent, look) in enumerate(zip(trajectories, times, looks)):
             marks = {"marker": marker_of(trajectory.dynamics), "markevery": (0.02 + 0.025 * (k % 7), 0.17), "markersize": 3.6}
             reached = _draw_curve(axes, spent, trajectory.metric(metric), levels, **look, **marks, markeredgewidth=0)
-            if reached is not None and reached[1] > _ROUNDING[metric] and reached[0] < spent[-1]:
+            if reached is not None and reached[1] > _ROUNDING[metric] and reached[0] < _ALMOST * spent[-1]:
                 _draw_vain(axes, *reached, spent[-1], look["color"])
         axes.set_xlabel("Seconds" if clock == "seconds" else CLOCK_WORDS[clock])
         axes.set_ylabel(WORDS[metric])
