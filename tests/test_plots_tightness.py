@@ -71,11 +71,12 @@ def test_tightest_first_with_median_and_largest(report: nl.VerificationReport) -
 
 def test_what_is_violated_stands_beyond_the_bound_and_is_seen(report: nl.VerificationReport) -> None:
     holds = report["gap-dominates-kl"]
-    violated = replace(holds, ratios=(*holds.ratios, 1.0 + 1e-12, 1.31, float("inf")))
+    violated = replace(holds, ratios=(*holds.ratios, 1.0 + 1e-12, 1.02, 1.31, float("inf")))
     axes = plots.tightness(violated)
     found = [bar for bar in bars(axes, 0) if bar[3] == "violated" and bar[2] > 0]
-    assert len(found) == 2 and all(height >= 0.3 for _, _, height, _ in found)
-    assert found[0][0] <= 1.31 < found[0][1] and found[1][1] == axes.get_xlim()[1]
+    assert len(found) == 3 and all(height >= 0.3 for _, _, height, _ in found)
+    assert found[0][0] == pytest.approx(1) and found[0][0] <= 1.02 < found[0][1]
+    assert found[1][0] <= 1.31 < found[1][1] and found[2][1] == axes.get_xlim()[1]
     assert "violated" in [text.get_text() for text in axes.get_legend().get_texts()]
     assert marks(axes, "worst")[0].get_marker() == ">"
 

@@ -77,6 +77,21 @@ def test_lines_keep_their_distance_and_leave_no_place_out(name: str, spacing: fl
     assert np.quantile(far, 0.9) < spacing and far.max() < 2 * spacing
 
 
+def test_a_spiral_keeps_its_distance_from_itself() -> None:
+    def spiral(points: Floats) -> Floats:
+        return cycle(points) + 0.01 * (1 / 3 - points)
+
+    turns = []
+    for line in drawn(plots.streamlines(spiral)):
+        place = line @ CORNERS
+        length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(place, axis=0), axis=1))])
+        apart = np.abs(length[:, None] - length) > 1.1 * 0.08
+        assert not apart.any() or cdist(place, place)[apart].min() > 0.49 * 0.08
+        angles = np.unwrap(np.arctan2(*(place - CORNERS.mean(axis=0)).T))
+        turns.append(abs(angles[-1] - angles[0]) / (2 * np.pi))
+    assert max(turns) > 0.9
+
+
 def test_arrow_heads_point_along_the_field() -> None:
     heads = [head[:3] for head in drawn(plots.streamlines(sink), 1)]
     assert len(heads) >= len(drawn(plots.streamlines(sink)))
