@@ -132,6 +132,14 @@ def test_a_lone_action_is_drawn_and_given_axes_are_used() -> None:
     assert len(nodes(axes).get_offsets()) == 1
 
 
+def test_long_names_are_cut_and_stay_different() -> None:
+    labels = ["An answer that goes on and on", "An answer that goes on elsewhere", "no", "twenty letters, $x_1$"]
+    game = nl.PreferenceGame(np.full((4, 4), 0.5), 0.1, labels=labels)
+    shown = [text.get_text() for text in plots.preferences(game).get_yticklabels()]
+    assert shown == ["An answer that goes…0", "An answer that goes…1", "no", "twenty letters, $x_…"]
+    plots.preferences(game).figure.draw_without_rendering()
+
+
 def outlined(axes: Any) -> list[set[tuple[int, int]]]:
     """Return for each outline the cells inside it, by counting the sides to the left of each."""
     found = []

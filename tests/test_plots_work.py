@@ -81,6 +81,7 @@ def test_where_half_of_the_runs_end_so_does_the_curve(game: nl.PreferenceGame) -
     alone = nl.simulate(game.with_beta(10.0), nl.dynamics.NaturalPG(0.05), 100, start=START, record_every=1, compiled=False)
     axes = plots.work_precision([runs, alone])
     assert len(curves(axes)[0].get_xdata()) == 0 and len(curves(axes)[1].get_xdata()) > 50
+    assert [line.get_label().endswith(", never lower") for line in curves(axes)] == [True, False]
 
 
 def test_the_work_is_what_was_asked_for(game: nl.PreferenceGame, comparison: Any) -> None:

@@ -175,6 +175,8 @@ def test_a_path_of_betas_is_solved_and_marked() -> None:
     dots = [dot.get_xydata()[0] for dot in axes.lines if dot.get_gid() == "beta"]
     np.testing.assert_allclose(dots, points[[0, 2, 4, 6]] @ CORNERS, atol=1e-9)
     assert [text.get_text() for text in axes.texts][:2] == [r"$\beta = 10$", r"$\beta = 0.01$"]
+    words = [text.get_text() for text in plots.phase_portrait(game, path=[3e4, 1e-12]).texts]
+    assert words[:2] == [r"$\beta = 30000$", r"$\beta = 10^{-12}$"]
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -10,7 +10,7 @@ from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.games.diagnostics import strongest_cycle, top_cycle
 from nlhfsim.games.game import PreferenceGame, ensure_game
-from nlhfsim.plots.style import SINGLE, axes_or_new, legend, style
+from nlhfsim.plots.style import SINGLE, axes_or_new, legend, names_of, style
 
 _TOP, _OTHER, _CYCLE = "#0072B2", "0.62", "#D55E00"
 _AREA = 900.0
@@ -163,7 +163,7 @@ def _draw_nodes(axes: Any, graph: _Graph) -> None:
     colours = [_TOP if label in top else _OTHER for label in graph.game.labels]
     axes.scatter(*places.T, s=areas, c=colours, edgecolors="w", linewidths=0.6, zorder=3, clip_on=False, gid="actions")
     size = 8 if graph.game.n <= 14 else 6.5
-    for label, share, (x, y), area in zip(graph.game.labels, graph.policy, places, areas):
+    for label, share, (x, y), area in zip(names_of(graph.game), graph.policy, places, areas):
         away = np.sqrt(area) / 2 + 3
         side = "center" if abs(x) < 0.2 else "left" if x > 0 else "right"
         height = "center" if abs(y) < 0.8 else "bottom" if y > 0 else "top"

@@ -12,7 +12,7 @@ from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import InputError, ensure_distribution, ensure_flag
 from nlhfsim.games.diagnostics import majority_cycles, strongest_cycle
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.plots.style import DOUBLE, METHOD_COLOURS, SINGLE, axes_or_new, finish, legend, style
+from nlhfsim.plots.style import DOUBLE, METHOD_COLOURS, SINGLE, axes_or_new, finish, legend, names_of, style
 
 _THREE = "#D55E00"
 _LABELLED = 40
@@ -67,7 +67,7 @@ def preferences(
         bar.set_label("Row preferred to column")
         bar.ax.tick_params(labelsize=8, width=0.6, length=2)
         bar.outline.set_visible(False)
-        names = [game.labels[i] for i in chosen] if game.n <= _LABELLED else []
+        names = [names_of(game)[i] for i in chosen] if game.n <= _LABELLED else []
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
         if game.n <= 15:
@@ -139,7 +139,7 @@ def policy_bars(game: PreferenceGame, policies: Mapping[str, npt.ArrayLike], ax:
             colour = METHOD_COLOURS.get(name, spare[k % len(spare)])
             axes.bar(left, row[order], width, align="edge", color=colour, edgecolor="w", label=name)
         tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if game.n > 3 else {}
-        axes.set_xticks(range(game.n), [game.labels[i] for i in order], parse_math=False, **tilt)
+        axes.set_xticks(range(game.n), [names_of(game)[i] for i in order], parse_math=False, **tilt)
         axes.set_ylabel("Probability")
         finish(axes)
         legend(axes, axes.get_legend_handles_labels()[0], "above")

@@ -9,6 +9,7 @@ from typing import Any
 
 from nlhfsim.errors import DataError, InputError, ensure_choice
 from nlhfsim.flow import Flow
+from nlhfsim.games.game import PreferenceGame
 from nlhfsim.trajectory import Records
 
 SINGLE, DOUBLE = 3.4, 7.0
@@ -36,6 +37,8 @@ METHOD_COLOURS: dict[str, str] = {
 _FIRST_OF_ITS_COLOUR = frozenset(list(METHOD_COLOURS)[:10])
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _MARKERS = "os^DvPX<>*"
+_LONGEST = 20
+"""Letters of an action's name in a figure."""
 _SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "γ"}
 _STYLE: Any = {
     "font.size": 8,
@@ -106,6 +109,12 @@ def fit_height(axes: Any, handles: Sequence[Any], base: float = 2.55) -> None:
 def narrow(labels: Iterable[str]) -> bool:
     """Return whether labels are so short that two stand side by side in one column of print."""
     return max(map(len, labels)) <= 23
+
+
+def names_of(game: PreferenceGame) -> list[str]:
+    """Return the actions' labels, cut to what a column of print has room for, and numbered where that makes two alike."""
+    cut = [label if len(label) <= _LONGEST else label[: _LONGEST - 1].rstrip() + "…" for label in game.labels]
+    return [f"{name}{k}" if cut.count(name) > 1 else name for k, name in enumerate(cut)]
 
 
 def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:

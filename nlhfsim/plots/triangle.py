@@ -13,7 +13,7 @@ from nlhfsim.equilibrium import Equilibrium, solve_path
 from nlhfsim.errors import Array, InputError, ProvenRangeWarning, ensure_array, ensure_choice
 from nlhfsim.flow import with_flow
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.plots.style import SINGLE, axes_or_new, ensure_ternary, ensure_trajectories, legend, looks_of, style
+from nlhfsim.plots.style import SINGLE, axes_or_new, ensure_ternary, ensure_trajectories, legend, looks_of, names_of, style
 from nlhfsim.plots.streamlines import Field, streamlines
 from nlhfsim.simplex import expect
 from nlhfsim.simulate import simulate
@@ -85,7 +85,7 @@ def phase_portrait(
         if equilibrium is not None:
             star: dict[str, Any] = {"markersize": 9, "markerfacecolor": "#F0E442", "markeredgecolor": "k", "markeredgewidth": 0.6}
             axes.plot(*equilibrium.policy[:, None], "*", zorder=5, label=r"equilibrium $\pi^*$", **star)
-        _draw_corners(axes, game.labels)
+        _draw_corners(axes, names_of(game))
         legend(axes, axes.get_legend_handles_labels()[0], "below")
     return axes
 
@@ -202,7 +202,9 @@ def _draw_path(axes: Any, betas: Array | None, policies: Array) -> None:
         right = place[0] >= rest[0]
         halo = [withStroke(linewidth=2.2, foreground="w")]
         look: dict[str, Any] = {"fontsize": 7, "color": "0.25", "va": "center", "ha": "left" if right else "right"}
-        words = rf"$\beta = {betas[k]:g}$"
+        power = float(exponents[k])
+        round_power = abs(power) > 3.5 and abs(power - round(power)) < 1e-9
+        words = rf"$\beta = 10^{{{round(power)}}}$" if round_power else rf"$\beta = {betas[k]:g}$"
         axes.annotate(words, place, (6 if right else -6, 0), textcoords="offset points", path_effects=halo, zorder=6, **look)
 
 

@@ -157,7 +157,8 @@ def _draw_curve(axes: Any, times: Array, values: Array, levels: Array, **look: A
     low, median, high = np.quantile(reached, (_BAND[0], 0.5, _BAND[1]), axis=1, method="inverted_cdf")
     seen = np.isfinite(median) & (median > 0)
     few = {"markevery": None} if seen.sum() < 8 else {}
-    axes.plot(median[seen], levels[seen], **look | few)
+    never = {} if seen.any() else {"label": f"{look['label']}, never lower"}
+    axes.plot(median[seen], levels[seen], **look | few | never)
     if len(values) > 1:
         # Where the slowest tenth never came, the band is open to the end of what was spent.
         outer = np.where(np.isfinite(high), high, times[-1])
