@@ -127,5 +127,9 @@ class _Package(ModuleType):
         if not (name in _HOME and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        # A function that names the package must reach other processes; pickling knows plain modules only.
+        return importlib.import_module, (__name__,)
+
 
 sys.modules[__name__].__class__ = _Package

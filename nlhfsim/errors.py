@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+_FEW = 40
+"""A message lists no more names than this."""
 
 
 class NlhfsimError(Exception):
@@ -53,14 +55,14 @@ class EquilibriumStartWarning(NlhfsimWarning):
     """A run starts at the equilibrium, so its curves show nothing."""
 
 
-def ensure_real(name: str, value: object) -> float:
-    """Return `value` as a finite float, or raise `InputError` naming the argument."""
+def ensure_real(name: str, value: object, kind: str = "a real number") -> float:
+    """Return `value` as a finite float, or raise `InputError` naming the argument and the kind of number that it must be."""
     if isinstance(value, np.ndarray):
         if value.ndim != 0:
             raise InputError(f"{name} must be one number, not an array of shape {value.shape}")
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InputError(f"{name} = {value!r} must be a real number")
+        raise InputError(f"{name} = {value!r} must be {kind}")
     number = float(value)
     if not math.isfinite(number):
         raise InputError(f"{name} = {number} must be finite")
@@ -93,13 +95,13 @@ def ensure_between(name: str, value: object, low: float, high: float) -> float:
 
 def ensure_integer(name: str, value: object, minimum: int = 0, maximum: int = 2**53) -> int:
     """Return `value` as an int between `minimum` and `maximum`."""
-    number = ensure_real(name, value)
+    number = ensure_real(name, value, "a whole number")
     if number != int(number):
-        raise InputError(f"{name} = {number:g} must be a whole number")
+        raise InputError(f"{name} = {number} must be a whole number")
     if number < minimum:
         raise InputError(f"{name} = {int(number)} must be at least {minimum}")
     if number > maximum:
-        raise InputError(f"{name} = {number:g} must be at most {maximum}")
+        raise InputError(f"{name} = {int(number)} must be at most {maximum}")
     return int(number)
 
 
@@ -119,12 +121,14 @@ def ensure_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest option, else all of them."""
+    """Return the tail of an error message: the nearest option, else all of them if they are few."""
     known = sorted(options)
     close = difflib.get_close_matches(word.lower(), [o.lower() for o in known], n=1, cutoff=0.6)
     if close:
         nearest = next(o for o in known if o.lower() == close[0])
         return f"; did you mean {nearest!r}?"
+    if len(known) > _FEW:
+        return f"; none of the {len(known)} known names is like it"
     return f"; choose one of {', '.join(known)}" if known else "; it has none"
 
 

@@ -118,8 +118,9 @@ def _guarded(loop: Callable[..., Any], name: str) -> Callable[..., Any]:
             if not type(error).__module__.startswith("numba"):
                 raise
             raise InputError(
-                f"the step of {name} does not compile: run it with compiled=False to see what is wrong with it, or declare its "
-                "Method with compiled=False if it is right but beyond Numba"
+                f"the step of {name} does not compile: run it with compiled=False to see what is wrong with it, name the plain "
+                "functions that it calls in Method(helpers=…), or declare its Method with compiled=False if it is right but "
+                "beyond Numba"
             ) from error
 
     return guarded

@@ -95,9 +95,14 @@ def test_a_violated_entry_is_shown_though_a_doubtful_one_looks_worse() -> None:
     assert (found.verdict, found.measured) == ("violated", 1.001)
 
 
-def test_a_bound_of_zero_that_is_met_is_attained() -> None:
-    """0 ≤ 0 leaves no room; -1 ≤ 0 does."""
-    assert judge(claim(0.0, 0.0), CASE).ratio == 1 and judge(claim(-1.0, 0.0), CASE).ratio == 0
+@pytest.mark.parametrize("kind", ["upper", "lower", "rate"])
+def test_zero_against_zero_holds_and_says_nothing_about_the_constant(kind: str) -> None:
+    """0 ≤ 2·0 too; another entry decides."""
+    nothing = judge(claim(0.0, 0.0, kind=kind), CASE)
+    assert (nothing.verdict, nothing.ratio) == ("holds", 0)
+    sides = (1.0, 0.5) if kind == "lower" else (0.5, 1.0)
+    assert judge(claim(*(np.array([0.0, side]) for side in sides), kind=kind), CASE).ratio == 0.5
+    assert judge(claim(-1.0, 0.0), CASE).ratio == 0
 
 
 def test_what_cannot_be_told_from_rounding_decides_nothing() -> None:
@@ -445,7 +450,7 @@ def test_a_witness_is_saved_loaded_and_replayed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda parts: parts.pop("beta"), "not a saved witness: 'beta'"),
+        (lambda parts: parts.pop("beta"), "not a saved witness: it lacks beta"),
         (lambda parts: parts["preferences"][0].__setitem__(1, 2.0), "not a saved witness: preferences"),
         (lambda parts: parts["log_policy"].pop(), "not a saved witness: its policies are not of the game's size"),
     ],
@@ -464,6 +469,13 @@ def test_no_file_and_no_json_are_refused(tmp_path: Path) -> None:
     """With the path."""
     with pytest.raises(DataError, match="cannot be read"):
         load_witness(tmp_path / "none.json")
+    for text, message in (
+        ("[]", "it is not a JSON object as Witness.save"),
+        ('{"claims": []}', "it is a report; the witnesses lie"),
+    ):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(DataError, match=f"not a saved witness: {message}"):
+            load_witness(tmp_path / "other.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(DataError, match="not a saved witness"):
         load_witness(tmp_path / "bad.json")
@@ -524,6 +536,62 @@ def test_the_search_begins_at_cases_of_the_family() -> None:
         return 1.0 if certain and abs(case.beta / beta - 1) < 1e-9 else 0.1
 
     assert nl.claims.tightness(claim(there, 1.0), n=3, evaluations=100).found == 1
+
+
+def test_the_witness_has_as_many_actions_as_were_searched() -> None:
+    """Though one action, where both sides are 0, is simpler; and 0 against 0 is not what was found."""
+    made = claim(lambda case: np.ptp(case.advantages @ case.policy), lambda case: 2 * np.ptp(case.advantages @ case.policy))
+    for n in ([2, 3], 3):
+        found = nl.claims.tightness(made, n=n, evaluations=200)
+        assert found.witness.case.n >= np.min(n) and found.found == pytest.approx(0.5) == found.ratio
+        assert found.witness.finding.bound > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": []}, r"n = \[\] must be one number of actions, or several"),
+        ({"n": "3"}, "n = '3' must be a whole number"),
+        ({"n": [3, 10**6]}, "n = 1000000 must be at most 50"),
+        ({"evaluations": "many"}, "evaluations = 'many' must be a whole number"),
+        ({"evaluations": 100.5}, "evaluations = 100.5 must be a whole number"),
+    ],
+)
+def test_the_search_names_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    """The argument, its value, and what would be right."""
+    with pytest.raises(InputError, match=message):
+        nl.claims.tightness(claim(1.0, 2.0), **options)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"mutants": 3}, "mutants of claim made-here = 3 must be a tuple of nlhfsim.claims.Mutant"),
+        ({"hypotheses": None}, "hypotheses of claim made-here = None must be a tuple of nlhfsim.claims.Hypothesis"),
+        ({"tolerance": -1.0}, "tolerance of claim made-here = -1 must not be negative"),
+        ({"absolute": np.nan}, "absolute of claim made-here = nan must be finite"),
+        ({"slack": 2.0}, "slack of claim 'made-here' = 2.0 must be a string"),
+    ],
+)
+def test_a_claim_names_what_is_wrong_with_it(parts: dict[str, Any], message: str) -> None:
+    """When it is made."""
+    with pytest.raises(InputError, match=message):
+        claim(1.0, 2.0, **parts)
+
+
+def test_a_truth_value_is_no_measurement() -> None:
+    """It does not say by how much."""
+    with pytest.raises(InputError, match="measure of claim made-here failed .* True or False, which does not say by how much"):
+        judge(claim(True, 1.0), CASE)
+
+
+def test_step_claims_are_made_of_methods_however_they_are_named() -> None:
+    """A name, an alias, a factory, a `Method`; anything else is refused in a sentence."""
+    given = {"nash-md-step": ("NashMD", dynamics.NashMD, dynamics.NashMD.method), "natural-pg-step": ("INPO",)}
+    assert {name: {nl.claims.step_claim(m).id for m in methods} for name, methods in given.items()} == {k: {k} for k in given}
+    for wrong in (None, 3, "no such method"):
+        with pytest.raises(InputError, match="^method"):
+            nl.claims.step_claim(wrong)
 
 
 def test_the_search_refuses_what_it_cannot_search() -> None:

@@ -123,11 +123,30 @@ def test_a_method_of_ones_own_shows_and_tunes_its_parameters(game: nl.Preference
 
 def test_a_step_that_does_not_compile_is_explained(game: nl.PreferenceGame) -> None:
     """One sentence that names the method and the way out, not pages of the compiler's."""
-    with pytest.raises(InputError, match="the step of Momentum does not compile: run it with compiled=False"):
+    with pytest.raises(
+        InputError, match=r"the step of Momentum does not compile: run it with compiled=False .* in Method\(helpers=…\)"
+    ):
         nl.simulate(game, Dynamics(Method(name="Momentum", step=move, init=begin), step_size=0.2), 5, start=START)
     short = Method(name="Short", step=lambda state, context, step_size, params: LogPolicy(state.logits[:2]), compiled=False)
     with pytest.raises(InputError, match=r"logits of shape \(2,\), must be \(3,\)"):
         nl.simulate(game, Dynamics(short, step_size=0.2), 5, start=START)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"name": ""}, "name = '' of a method must be a name as of a class"),
+        ({"name": None}, "name = None of a method must be"),
+        ({"step": None}, "step of Mine = None must be a function"),
+        ({"source": "a paper"}, "source of Mine = 'a paper' must be a nlhfsim.sources.Source, or None"),
+        ({"helpers": move}, "helpers of Mine = .* must be a tuple of functions"),
+        ({"helpers": (1,)}, "helpers of Mine = .* must be a tuple of functions"),
+    ],
+)
+def test_a_method_names_what_is_wrong_with_it(parts: dict[str, Any], message: str) -> None:
+    """When it is made."""
+    with pytest.raises(InputError, match=message):
+        Method(**({"name": "Mine", "step": move, "init": begin} | parts))
 
 
 def test_a_continuation_keeps_runs_and_seed(game: nl.PreferenceGame) -> None:

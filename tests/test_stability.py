@@ -282,6 +282,35 @@ def test_critical_steps_on_the_uniform_cycle(beta: float) -> None:
         np.testing.assert_allclose(stability.critical_step(game, name), value, rtol=1e-8)
 
 
+def test_small_regularization_is_told_or_refused() -> None:
+    """Within a thousandth of the closed form down to β = 3e-7; below, where rounding decides, no number is given."""
+    for beta in (1e-4, 1e-5, 1e-6, 3e-7):
+        game = nl.games.rock_paper_scissors(margin=0.5, beta=beta)
+        square = beta**2 + 1 / 12
+        told = max(1e-3 * (3e-7 / beta) ** 2, 1e-7)
+        found = [stability.critical_step(game, name) for name in ("SelfPlayPG", "NaturalPG")]
+        np.testing.assert_allclose(found, [6 * beta / square, 2 * beta / square], rtol=told)
+        (stable,) = stability.stable_ranges(game, "SelfPlayPG", 1e-3 * beta, 1.0)
+        assert stable == (1e-3 * beta, pytest.approx(6 * beta / square, rel=told))
+    for beta in (1e-7, 1e-8, 1e-10):
+        game = nl.games.rock_paper_scissors(margin=0.5, beta=beta)
+        with pytest.raises(
+            InputError, match=f"beta = {beta:g} is too small to tell a limit of stability of SelfPlayPG.*spectrum"
+        ):
+            stability.critical_step(game, "SelfPlayPG")
+        with pytest.raises(InputError, match="too small to tell a limit of stability of NaturalPG"):
+            stability.stable_ranges(game, "NaturalPG", 1e-12, 1.0)
+        closed = stability.self_play_spectrum(game, nl.solve(game)).critical_step
+        assert closed == pytest.approx(72 * beta, rel=1e-6)
+
+
+def test_a_radius_next_to_1_is_shown_by_its_distance() -> None:
+    """1 is neither stable nor not."""
+    game = nl.games.rock_paper_scissors(margin=0.5, beta=1e-6)
+    local = stability.linearize(game, nl.dynamics.SelfPlayPG(step_size=1e-6))
+    assert local.stable and repr(local) == "Linearization(SelfPlayPG, step_size=1e-06, radius=1 - 3.3e-13)"
+
+
 def test_critical_steps_are_those_of_the_closed_forms(game: nl.PreferenceGame, equilibrium_of: Solve) -> None:
     equilibrium = equilibrium_of(game)
     closed = stability.self_play_spectrum(game, equilibrium).critical_step

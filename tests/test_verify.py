@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,25 @@ def test_processes_change_nothing() -> None:
     reports = [without_times(nl.verify(some, 60, 5, workers=count, kill_matrix=True)) for count in (1, 2)]
     assert reports[0] == reports[1]
     assert [claim["verdict"] for claim in reports[0]["claims"]] == ["holds", "holds", "violated"]
+
+
+def test_a_claim_that_names_the_package_reaches_other_processes(tmp_path: Path) -> None:
+    """From a script without a guard, as one is written; what is measured there is what is measured here."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import nlhfsim as nl
+from nlhfsim.claims import Claim
+from nlhfsim.sources import PROXIMAL_POINT_NLHF
+
+def gap(case):
+    return nl.exploitability(case.game, log_policy=case.log_policy)
+
+mine = Claim("mine", "x", "x", PROXIMAL_POINT_NLHF, "upper", "theorem", gap, lambda case: nl.kl([0.5, 0.5], [0.5, 0.5]) - 1.0)
+print([nl.verify(mine, 40, workers=count)["mine"].median_ratio for count in (1, 2)])
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    one, two = json.loads(done.stdout.replace("inf", "Infinity"))
+    assert done.returncode == 0 and done.stderr == "" and one == two
 
 
 def test_another_seed_checks_other_games() -> None:
@@ -111,7 +132,12 @@ def test_a_verdict_sums_up_its_findings() -> None:
     assert (bad.verdict, bad.worst_ratio, bad.margin, bad.passed) == ("violated", 1.5, -0.5, False)
     survived = conclude(mine, known, None, {"a": True, "b": False}, 0.0)
     assert survived.mutant_rejected is False and not survived.passed
-    for verdicts, passed in (((one, bad), False), ((one, one), True)):
+    undecided = conclude(mine, [doubtful], None, {}, 0.0)
+    silent = conclude(mine, [Finding("skipped")] * 3, None, {}, 0.0)
+    open_question = replace(undecided, claim=replace(mine, status="conjecture"))
+    assert (undecided.passed, two.passed, silent.passed, open_question.passed) == (False, False, True, True)
+    reports = (((one, bad), False), ((one, one), True), ((one, undecided), False), ((one, silent), True), ((silent,), False))
+    for verdicts, passed in reports:
         assert nl.VerificationReport(verdicts, {}, {}, 1, 0, 0.0).passed is passed
 
 
@@ -409,8 +435,17 @@ def test_the_table_says_what_was_found() -> None:
     assert verification.verdict_notes(verdicts)[1:] == [
         "3 cases could not be told from rounding and do not count",
         "mutants that survived: made-outside (b)",
+        "no game says anything about made-outside; more games may",
     ]
     assert len(verification.verdict_notes(verdicts[:1])) == 1
+
+
+def test_a_claim_that_nothing_decides_does_not_pass() -> None:
+    """A measure that is NaN, with or without mutants."""
+    mine = made_outside(lambda case: np.nan, lambda case: 1.0)
+    for mutants in (True, False):
+        report = nl.verify(mine, 10, mutants=mutants)
+        assert not report.passed and report.verdicts[0].verdict == "inconclusive" and "FAILED" in repr(report)
 
 
 def test_the_kill_matrix_in_print(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nlhfsim.claims._case import Case
 from nlhfsim.dynamics import Dynamics
-from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean, ensure_choice
+from nlhfsim.errors import Array, InputError, UnknownNameError, did_you_mean, ensure_choice, ensure_nonnegative
 from nlhfsim.sources import Source
 
 KINDS = ("equality", "upper", "lower", "rate", "threshold")
@@ -148,13 +148,21 @@ class Claim:
     def __post_init__(self) -> None:
         for name, choices in (("kind", KINDS), ("status", STATUSES), ("cost", COSTS)):
             ensure_choice(name, getattr(self, name), choices)
+        for name in ("id", "title", "statement", "why", "slack", "proof"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} of claim {self.id!r} = {getattr(self, name)!r} must be a string")
         if not self.id or self.id != self.id.lower() or " " in self.id:
             raise InputError(f"id = {self.id!r} must be in lower case with hyphens")
+        for name in ("tolerance", "absolute"):
+            ensure_nonnegative(f"{name} of claim {self.id}", getattr(self, name))
         for name in ("measure", "bound"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name} of claim {self.id} = {getattr(self, name)!r} must be a function of a case")
         for name, kind in (("hypotheses", Hypothesis), ("mutants", Mutant)):
-            for item in getattr(self, name):
+            items = getattr(self, name)
+            if not isinstance(items, (tuple, list)):
+                raise InputError(f"{name} of claim {self.id} = {items!r} must be a tuple of nlhfsim.claims.{kind.__name__}")
+            for item in items:
                 if not isinstance(item, kind):
                     raise InputError(f"{name} of claim {self.id} holds {item!r}, must hold nlhfsim.claims.{kind.__name__}")
         known = [item.name for item in fields(self)]
@@ -207,6 +215,8 @@ class Claim:
             value, uncertainty = found if isinstance(found, Measured) else Measured(found)
             if np.iscomplexobj(value) or np.iscomplexobj(uncertainty):
                 raise TypeError("it returned complex numbers")
+            if np.asarray(value).dtype == np.bool_:
+                raise TypeError("it returned True or False, which does not say by how much: return a number")
             values, doubt = np.atleast_1d(np.asarray(value, dtype=np.float64)), np.asarray(uncertainty, dtype=np.float64)
         except InputError:
             raise
@@ -235,8 +245,8 @@ class Finding(NamedTuple):
     verdict : str
         ``"holds"``, ``"violated"``, ``"inconclusive"`` or ``"skipped"``.
     ratio : float
-        At most 1 exactly where the claim holds: measured/bound (upper), bound/measured (lower), distance in units of
-        the tolerance (equality, threshold). The worst entry's.
+        At most 1 exactly where the claim holds: measured/bound (upper), bound/measured (lower), 0 for 0 against 0, distance in
+        units of the tolerance (equality, threshold). The worst entry's.
     measured, bound : float
         Of the worst entry.
     reason : str
@@ -254,6 +264,7 @@ def judge(claim: Claim, case: Case) -> Finding:
     """Return what a case says about a claim.
 
     Entries that are NaN, or less certain than a hundredth of their size, decide nothing; a case without another is inconclusive.
+    Infinity is a number like others: what is below it holds.
     """
     with np.errstate(all="ignore"):
         admitted = claim.admit(case)
@@ -286,7 +297,8 @@ def _worst(claim: Claim, measured: Array, bound: Array, uncertainty: Array) -> F
             above, below = (bound, measured) if claim.kind == "lower" else (measured, bound)
             allowed = claim.tolerance * np.abs(bound) + claim.absolute + uncertainty
             excess = np.where(above <= below, -1.0, above - below - allowed)  # no tolerance of an infinite side is a number
-            ratios = np.where(above == below, 1.0, np.where(below > 0, np.maximum(above, 0.0) / below, np.inf * (above > below)))
+            tied = np.where(above == 0, 0.0, 1.0)  # 0 against 0 says nothing about the constant
+            ratios = np.where(above == below, tied, np.where(below > 0, np.maximum(above, 0.0) / below, np.inf * (above > below)))
     excess = np.where(np.isnan(excess), np.inf, excess)
     ratios = np.where(np.isnan(ratios), np.where(excess > 0, np.inf, 0.0), ratios)
     violated = excess > 0

@@ -10,7 +10,7 @@ import numpy as np
 from nlhfsim.claims._case import Case
 from nlhfsim.claims._method_mutants import mutants_of
 from nlhfsim.claims._spec import Claim, Hypothesis, Measured, Mutant
-from nlhfsim.dynamics import Dynamics
+from nlhfsim.dynamics import Dynamics, as_dynamics
 from nlhfsim.errors import Array, InputError
 from nlhfsim.sources import PROXIMAL_POINT_NLHF
 
@@ -58,18 +58,18 @@ def _moderate(case: Case) -> Case:
 _RANGE = Hypothesis("0 < γ ≤ min(2, 0.9/β)", lambda case: case.step_size <= min(2.0, 0.9 / case.beta), _moderate)
 
 
-def step_claim(dynamics: Dynamics) -> Claim:
+def step_claim(method: Any) -> Claim:
     """Return the claim that the step of a method is the one that its characterisation defines.
 
     Parameters
     ----------
-    dynamics : Dynamics
-        A method that has a characterisation, with parameters; registered or not.
+    method : Dynamics, Method, factory or str
+        A method that has a characterisation, as in `nlhfsim.simulate`; registered or not.
 
     Raises
     ------
     InputError
-        If it has none.
+        If it is no method, or has no characterisation.
 
     Examples
     --------
@@ -78,14 +78,15 @@ def step_claim(dynamics: Dynamics) -> Claim:
     >>> claim.id, claim.status
     ('nash-md-step', 'identity')
     """
-    method = dynamics.method
-    if method.characterisation is None:
-        raise InputError(f"{method.name} has no characterisation: give Method(characterisation=…) to have its step checked")
+    dynamics = as_dynamics(method)
+    spec = dynamics.method
+    if spec.characterisation is None:
+        raise InputError(f"{spec.name} has no characterisation: give Method(characterisation=…) to have its step checked")
     return Claim(
-        id=f"{kebab(method.name)}-step",
-        title=f"the step of {method.name} meets the optimality condition that defines it",
-        statement=rf"\text{{{method.name}: }}\pi^+ \text{{ satisfies its optimality condition}}",
-        source=method.source or PROXIMAL_POINT_NLHF,
+        id=f"{kebab(spec.name)}-step",
+        title=f"the step of {spec.name} meets the optimality condition that defines it",
+        statement=rf"\text{{{spec.name}: }}\pi^+ \text{{ satisfies its optimality condition}}",
+        source=spec.source or PROXIMAL_POINT_NLHF,
         kind="equality",
         status="identity",
         measure=residuals,

@@ -110,7 +110,7 @@ def tightness(
         raise InputError(f"claim = {claim!r} must be a claim, or the id of one")
     if chosen.cases is not None:
         raise InputError(f"claim {chosen.id} is about particular games: there is nothing to search")
-    sizes = [ensure_integer("n", size, 1, 50) for size in np.atleast_1d(ensure_array("n", n))]
+    sizes = _sizes(n)
     budget, seed = ensure_integer("evaluations", evaluations, 100), ensure_integer("seed", seed)
     ranges = _log_range("betas", betas), _log_range("step_sizes", step_sizes)
     searches = [_Search(chosen, size, *ranges, seed) for size in sizes]
@@ -119,7 +119,7 @@ def tightness(
     best = max(searches, key=lambda search: search.best)
     if best.case is None:
         raise InputError(f"claim {chosen.id}: none of {budget} cases counted; its hypotheses may be too narrow")
-    witness = _readable(chosen, best.case, best.best)
+    witness = _readable(chosen, best.case, best.best, min(sizes))
     return Tightness(
         chosen.id,
         witness.finding.ratio,
@@ -131,6 +131,14 @@ def tightness(
     )
 
 
+def _sizes(n: Any) -> list[int]:
+    several = isinstance(n, (Sequence, np.ndarray)) and not isinstance(n, str)
+    sizes = [ensure_integer("n", size, 1, 50) for size in (n if several else [n])]
+    if not sizes:
+        raise InputError(f"n = {n!r} must be one number of actions, or several")
+    return sizes
+
+
 def _log_range(name: str, pair: tuple[float, float]) -> tuple[float, float]:
     ends = ensure_array(name, pair)
     if ends.shape != (2,) or not 0 < ends[0] <= ends[1]:
@@ -138,11 +146,11 @@ def _log_range(name: str, pair: tuple[float, float]) -> tuple[float, float]:
     return math.log10(ends[0]), math.log10(ends[1])
 
 
-def _readable(claim: Claim, case: Case, ratio: float) -> Witness:
+def _readable(claim: Claim, case: Case, ratio: float, least: int) -> Witness:
     def as_tight(finding: Finding) -> bool:
         return finding.verdict in ("holds", "violated") and finding.ratio >= _KEPT * ratio
 
-    return shrink(claim, case, as_tight) if math.isfinite(ratio) else witness_of(claim, case)
+    return shrink(claim, case, as_tight, least) if math.isfinite(ratio) else witness_of(claim, case)
 
 
 class _Search:

@@ -70,9 +70,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong: an asserted claim is not violated, and no mutant survived."""
-        asserted = self.claim.status != "conjecture"
-        return not (asserted and self.verdict == "violated") and self.mutant_rejected is not False
+        """Whether nothing is wrong: an asserted claim is neither violated nor left undecided, and no mutant survived.
+
+        A claim about which every case says nothing is not held against the report.
+        """
+        silent = self.n_games == 0 and self.n_inconclusive == 0
+        right = self.claim.status == "conjecture" or self.verdict == "holds" or silent
+        return right and self.mutant_rejected is not False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as numbers, lists and strings."""
@@ -156,8 +160,8 @@ class VerificationReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no asserted claim is violated and no mutant survived."""
-        return all(verdict.passed for verdict in self.verdicts)
+        """Whether every verdict passed, and some case decided something."""
+        return all(verdict.passed for verdict in self.verdicts) and any(verdict.n_games > 0 for verdict in self.verdicts)
 
     def __getitem__(self, claim: str) -> Verdict:
         for verdict in self.verdicts:

@@ -18,6 +18,8 @@ from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simplex import log_softmax
 
 _EVALUATIONS = 400
+_POLICIES = ("log_reference", "log_policy", "log_opponent")
+_FIELDS = ("claim", "verdict", "ratio", "measured", "bound", "family", "preferences", "labels", "beta", "step_size", *_POLICIES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,8 @@ def load_witness(path: str | Path) -> Witness:
     """
     try:
         parts = json.loads(Path(path).read_text(encoding="utf-8"))
-        logs = {name: np.array(parts[name], dtype=np.float64) for name in ("log_reference", "log_policy", "log_opponent")}
+        _ensure_fields(parts)
+        logs = {name: np.array(parts[name], dtype=np.float64) for name in _POLICIES}
         game = PreferenceGame(parts["preferences"], parts["beta"], np.exp(logs["log_reference"]), parts["labels"])
         case = Case(game, logs["log_policy"], logs["log_opponent"], float(parts["step_size"]), str(parts["family"]))
         ratio, measured, bound = (
@@ -105,7 +108,17 @@ def load_witness(path: str | Path) -> Witness:
         raise DataError(f"path {str(path)!r} is not a saved witness: {error}") from None
 
 
-def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = None) -> Witness:
+def _ensure_fields(parts: Any) -> None:
+    if isinstance(parts, dict) and "claims" in parts:
+        raise ValueError("it is a report; the witnesses lie beside it, in the folder witnesses")
+    if not isinstance(parts, dict) or "claim" not in parts:
+        raise ValueError("it is not a JSON object as Witness.save and `nlhfsim verify --out` write it")
+    missing = [name for name in _FIELDS if name not in parts]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+
+
+def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = None, least: int = 1) -> Witness:
     """Return the simplest case found for which `keep` still accepts the finding, from one for which it does.
 
     Parameters
@@ -116,6 +129,8 @@ def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = No
         The case.
     keep : callable, optional
         Default: that the claim is violated.
+    least : int
+        Actions that the game must keep.
 
     Raises
     ------
@@ -133,7 +148,7 @@ def shrink(claim: Claim, case: Case, keep: Callable[[Finding], bool] | None = No
     left, improved = _EVALUATIONS, True
     while improved and left > 0:
         improved = False
-        for simpler in _simpler(case):
+        for simpler in _simpler(case, least):
             left -= 1
             if _still(claim, simpler, accepts):
                 case, improved = simpler, True
@@ -157,10 +172,10 @@ def _still(claim: Claim, case: Case, accepts: Callable[[Finding], bool]) -> bool
         return False
 
 
-def _simpler(case: Case) -> Iterator[Case]:
+def _simpler(case: Case, least: int) -> Iterator[Case]:
     """Yield simpler cases, the boldest first; each differs from the case."""
     n, matrix = case.n, case.game.preferences.reshape(case.n, case.n)
-    for left_out in range(n if n > 1 else 0):
+    for left_out in range(n if n > least else 0):
         yield _without(case, left_out)
     uniform = np.full(n, -np.log(n))
     if not np.allclose(case.log_reference, uniform):

@@ -106,6 +106,8 @@ def verdict_notes(verdicts: Iterable[Verdict]) -> list[str]:
     undecided = sum(v.n_inconclusive for v in some)
     notes += [f"{undecided} cases could not be told from rounding and do not count"] if undecided else []
     notes += [f"mutants that survived: {', '.join(survived)}"] if survived else []
+    silent = [v.claim.id for v in some if v.n_games == 0]
+    notes += [f"no game says anything about {', '.join(silent)}; more games may"] if silent else []
     return notes
 
 

@@ -170,6 +170,18 @@ class Method:
     example: Mapping[str, Any] | None = None
     summary: str = ""
 
+    def __post_init__(self) -> None:
+        name: Any = self.name
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise InputError(f"name = {self.name!r} of a method must be a name as of a class, such as 'NashMD'")
+        for part in ("step", "init", "proven", "unsampled"):
+            if not callable(getattr(self, part)):
+                raise InputError(f"{part} of {self.name} = {getattr(self, part)!r} must be a function")
+        if self.source is not None and not isinstance(self.source, Source):
+            raise InputError(f"source of {self.name} = {self.source!r} must be a nlhfsim.sources.Source, or None")
+        if callable(self.helpers) or not all(map(callable, self.helpers)):
+            raise InputError(f"helpers of {self.name} = {self.helpers!r} must be a tuple of functions")
+
 
 @dataclass(frozen=True)
 class Dynamics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nlhfsim.dynamics._spec import Dynamics, as_dynamics
 from nlhfsim.equilibrium import Equilibrium
@@ -14,11 +15,13 @@ from nlhfsim.plan import solved_target
 from nlhfsim.simplex import kl_log
 from nlhfsim.stability._step_map import StepMap
 
-UNSTABLE, UNSTABLE_A_STEP = 1e-12, 4e-15
-"""|λ|² - 1 above which an eigenvalue counts as outside of the unit circle, and more of it for each unit of the step size.
+_LOOSE, _LOOSE_A_STEP = 1e-12, 4e-15
+"""|λ|² - 1 above which an eigenvalue is outside of the unit circle in any case, and more of it for each unit of the step size.
 
 Rounding moves eigenvalues that are on the circle, as those of actions that are hardly played are in policy gradient methods.
 """
+_ROUNDING = 8 * float(np.finfo(float).eps)
+"""Relative error of the Jacobian of a step."""
 _LARGEST = 1500
 _INTERIOR = 1e-7
 _ITERATIONS = 30
@@ -53,9 +56,28 @@ class Local(NamedTuple):
         """The largest |λ|² - 1, accurate near 0; infinite where the Jacobian overflows."""
         if not np.isfinite(self.matrix).all():
             return float("inf")
-        offsets = np.linalg.eigvals(self.matrix - np.eye(len(self.matrix)))
-        with np.errstate(over="ignore"):
-            return float((2 * offsets.real + np.abs(offsets) ** 2).max(initial=-1.0))
+        return float(_excess(np.linalg.eigvals(self.matrix - np.eye(len(self.matrix)))).max(initial=-1.0))
+
+    def beyond_rounding(self, step_size: float) -> tuple[float, float]:
+        """Return the largest |λ|² - 1 less what rounding may have added to it, and how much that is.
+
+        An eigenvalue moves with the matrix by its condition number ``1/|y*x|``, y and x its left and right unit eigenvectors.
+        """
+        from scipy.linalg import eig
+
+        loose = _LOOSE + _LOOSE_A_STEP * step_size
+        excess = self.excess
+        if not abs(excess) < 2 * loose:
+            return excess - loose, loose
+        offset = self.matrix - np.eye(len(self.matrix))
+        values, left, right = eig(offset, left=True, right=True)  # type: ignore[misc]
+        with np.errstate(divide="ignore"):
+            condition = 1 / np.abs((left.conj() * right).sum(axis=0))
+        error = _ROUNDING * (1 + float(np.linalg.norm(offset, 2)))
+        allowed = np.minimum(2 * error * condition + _LOOSE_A_STEP * step_size, loose)
+        excesses = _excess(values) - allowed
+        worst = int(np.argmax(excesses))
+        return float(excesses[worst]), float(allowed[worst])
 
 
 class Subject(NamedTuple):
@@ -121,9 +143,25 @@ class Subject(NamedTuple):
                 return float("inf")
         return worst
 
+    def beyond_rounding(self, step_size: float) -> tuple[float, float]:
+        """Return the largest |λ|² - 1 less what rounding may have added to it, and how much that is; infinite without a point."""
+        worst = -1.0, 0.0
+        for k in range(len(self.maps)):
+            try:
+                worst = max(worst, self.at(step_size, k).beyond_rounding(step_size))
+            except InputError:
+                return float("inf"), 0.0
+        return worst
+
     def log_radius(self, step_size: float) -> float:
         """Return the logarithm of the factor a step."""
         return log_radius(self.excess(step_size), self.period)
+
+
+def _excess(offsets: npt.NDArray[Any]) -> Array:
+    """Return |λ|² - 1 from λ - 1."""
+    with np.errstate(over="ignore"):
+        return np.asarray(2 * offsets.real + np.abs(offsets) ** 2)
 
 
 def log_radius(excess: float, period: int) -> float:

@@ -78,7 +78,10 @@ class Linearization:
             return float(-calls / np.log(self.radius)) if self.stable else float("inf")
 
     def __repr__(self) -> str:
-        return f"Linearization({self.method}, step_size={self.step_size:.4g}, radius={self.radius:.6g})"
+        # A radius that rounds to 1 is given by its distance from 1: on which side it lies is the question.
+        near = abs(self.radius - 1) < 1e-6 and self.radius != 1
+        radius = f"1 {'+' if self.radius > 1 else '-'} {abs(self.radius - 1):.2g}" if near else f"{self.radius:.6g}"
+        return f"Linearization({self.method}, step_size={self.step_size:.4g}, radius={radius})"
 
 
 def linearize(

@@ -11,7 +11,7 @@ from nlhfsim.dynamics._spec import Dynamics
 from nlhfsim.equilibrium import Equilibrium
 from nlhfsim.errors import Array, InputError, ensure_positive
 from nlhfsim.games.game import PreferenceGame
-from nlhfsim.stability._local import UNSTABLE, UNSTABLE_A_STEP, Subject, subject
+from nlhfsim.stability._local import Subject, subject
 
 _A_DECADE = 24
 _COARSE = 8
@@ -19,6 +19,7 @@ _HIGHEST = 1e12
 _CLIP = 1e3
 _FLAT = 1e-10
 _POLISHED = 3
+_NEAR, _TOLD = 1e-2, 1e-3
 
 
 class BestStep(NamedTuple):
@@ -53,13 +54,14 @@ def critical_step(game: PreferenceGame, method: Any, *, equilibrium: Equilibrium
     -------
     float
         γ_c, looked for from a thousandth of 1/(β + 0.1/β) up to 1e12. Stability may come back at larger steps: see
-        `stable_ranges`. An eigenvalue counts as unstable from |λ|² = 1 + 1e-12 + 4e-15 γ
-        on, above rounding.
+        `stable_ranges`. An eigenvalue counts as unstable once |λ|² - 1 is more than rounding, by its condition number, makes
+        of 0.
 
     Raises
     ------
     InputError
-        As `linearize`; if the method has no step size.
+        As `linearize`; if the method has no step size; if rounding leaves γ_c uncertain by more than a thousandth, as it does on
+        the uniform 3-cycle below β = 3e-7.
 
     Notes
     -----
@@ -115,7 +117,7 @@ def stable_ranges(
     Raises
     ------
     InputError
-        As `critical_step`; if `low` is not below `high`.
+        As `critical_step`, for every end; if `low` is not below `high`.
 
     Examples
     --------
@@ -254,16 +256,30 @@ def _stable(about: Subject, low: float, high: float) -> list[tuple[float, float]
 
     def margin(log_step: float) -> float:
         step_size = float(np.exp(log_step))
-        return min(about.excess(step_size), _CLIP) - UNSTABLE - UNSTABLE_A_STEP * step_size
+        return min(about.beyond_rounding(step_size)[0], _CLIP)
 
     logs = _grid(low, high, _A_DECADE)
     logs, values = _refined(margin, logs, np.array([margin(log) for log in logs]))
     stable = values <= 0
     turns = np.flatnonzero(stable[1:] != stable[:-1])
     roots = [float(np.exp(brentq(margin, logs[k], logs[k + 1], xtol=1e-12))) for k in turns]
+    for root in roots:
+        _ensure_told(about, root)
     ends = [low, *roots, high]
     first = 0 if stable[0] else 1
     return [(ends[k], ends[k + 1]) for k in range(first, len(ends) - 1, 2)]
+
+
+def _ensure_told(about: Subject, root: float) -> None:
+    """Refuse a limit of stability that rounding moves by more than a thousandth."""
+    near, allowed = [about.beyond_rounding(root * factor)[0] for factor in (1 - _NEAR, 1 + _NEAR)], about.beyond_rounding(root)[1]
+    slope = abs(near[1] - near[0]) / (2 * _NEAR)
+    if allowed > _TOLD * slope:
+        exact = "; nlhfsim.stability.self_play_spectrum has its closed form" if about.dynamics.name == "SelfPlayPG" else ""
+        raise InputError(
+            f"beta = {about.beta:g} is too small to tell a limit of stability of {about.dynamics.name}: near the step {root:.3g} "
+            f"|λ|² - 1 is of the size of rounding, {allowed:.1e}{exact}"
+        )
 
 
 def _refined(margin: Callable[[float], float], logs: Array, values: Array) -> tuple[Array, Array]:
