@@ -176,6 +176,14 @@ def test_field_and_path_are_drawn(game: nl.PreferenceGame) -> None:
     assert len(axes.collections) == 1 and len(curves(axes)[0].get_xdata()) == 3
 
 
+def test_the_best_step_of_a_map_lies_between_its_columns() -> None:
+    """β/(β² + 1/12) for natural gradients on the even cycle, six times nearer than the columns, 8 % apart."""
+    game = nl.games.rock_paper_scissors(margin=0.5)
+    found = nl.stability.stability_map(game, "NaturalPG", np.geomspace(0.05, 5, 60), np.geomspace(0.01, 0.1, 12))
+    (best,) = marked(plots.stability_map(found), "best")
+    np.testing.assert_allclose(best.get_xdata(), found.betas / (found.betas**2 + 1 / 12), rtol=0.006)
+
+
 def test_preferences_are_ordered_by_the_equilibrium() -> None:
     game = nl.datasets.load(beta=0.05)
     equilibrium = nl.solve(game)
