@@ -1,4 +1,4 @@
-"""Figures at print size: convergence curves, phase portraits, preference matrices, policies, maps of stability.
+"""Figures at print size: convergence, phase portraits and streamlines, preferences and tournaments, stability, tightness, work.
 
 Every function draws on the axes it is given, or on a new figure 3.4 or 7 inches wide, and returns the axes. New figures are
 plain `matplotlib.figure.Figure` objects that pyplot does not know: no display is needed, and none stays open. In a notebook,
