@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -127,6 +128,17 @@ def draw_pages() -> None:
                     shutil.copy(figure, FOLDER)
 
 
+def draw_page(page: Path) -> None:
+    """Execute the examples of a page, and write the axes that it draws to the picture that comes next."""
+    names: dict[str, Any] = {}
+    for part in re.split(r"(!\[.*?\]\(.*?\))", page.read_text(encoding="utf-8")):
+        picture = re.fullmatch(r"!\[.*?\]\((.*?)\)", part)
+        if picture:
+            save(names["axes"], page.parent / picture[1])
+        for example in doctest.DocTestParser().get_examples(part):
+            exec(compile(example.source, page.name, "single"), names)
+
+
 def main() -> None:
     """Write every figure."""
     import warnings
@@ -135,6 +147,7 @@ def main() -> None:
         warnings.simplefilter("ignore", nl.errors.ProvenRangeWarning)  # steps above γ₁ are the point
         save(convergence_of_self_play_pg(), FOLDER / "self-play-pg-converges.svg")
         draw_pages()
+        draw_page(FOLDER.parent / "how-to" / "figures.md")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,26 @@ def test_the_proven_rate_is_the_closed_form(game: nl.PreferenceGame, runs: list[
     assert not marked(plots.convergence(runs, "exploitability"), "proven")
 
 
+def test_a_predicted_rate_runs_beside_the_end_of_its_curve(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
+    """Four times above the end, and falling by the factor a step; the curve itself falls alike in the end."""
+    factor = nl.stability.local_rate(game, nl.dynamics.NashMirrorProx(2.0)) ** 2
+    axes = plots.convergence(runs, factors=[None, None, factor])
+    (guide,) = marked(axes, "factor")
+    np.testing.assert_allclose(guide.get_ydata()[1:] / guide.get_ydata()[:-1], factor)
+    np.testing.assert_allclose(guide.get_ydata()[-1], 4 * runs[2].kl[0, -1])
+    np.testing.assert_allclose(guide.get_ydata()[60:], 4 * runs[2].kl[0, 60:], rtol=0.05)
+    assert guide.get_color() == plots.METHOD_COLOURS["NashMirrorProx"]
+    assert "predicted rate" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_powers_fall_like_the_clock(runs: list[nl.Trajectory]) -> None:
+    axes = plots.convergence(runs[2], "exploitability", powers=[0.5, 1], scale="log")
+    for line, power in zip([marked(axes, "power 0.5")[0], marked(axes, "power 1")[0]], (0.5, 1)):
+        times, values = line.get_data()
+        np.testing.assert_allclose(values[1:] * times[1:] ** power, 4 * runs[2].exploitability[0, -1] * 200**power)
+    assert axes.get_ylim() == plots.convergence(runs[2], "exploitability", scale="log").get_ylim()
+
+
 def test_rounding_is_not_drawn() -> None:
     """A run that has long converged ends on its way down, though its floor of rounding errors lies above 1e-30."""
     game = nl.datasets.load("kendall1940-girls", beta=0.05)
@@ -156,6 +176,14 @@ def test_field_and_path_are_drawn(game: nl.PreferenceGame) -> None:
     assert len(axes.collections) == 1 and len(curves(axes)[0].get_xdata()) == 3
 
 
+def test_the_best_step_of_a_map_lies_between_its_columns() -> None:
+    """β/(β² + 1/12) for natural gradients on the even cycle, six times nearer than the columns, 8 % apart."""
+    game = nl.games.rock_paper_scissors(margin=0.5)
+    found = nl.stability.stability_map(game, "NaturalPG", np.geomspace(0.05, 5, 60), np.geomspace(0.01, 0.1, 12))
+    (best,) = marked(plots.stability_map(found), "best")
+    np.testing.assert_allclose(best.get_xdata(), found.betas / (found.betas**2 + 1 / 12), rtol=0.006)
+
+
 def test_preferences_are_ordered_by_the_equilibrium() -> None:
     game = nl.datasets.load(beta=0.05)
     equilibrium = nl.solve(game)
@@ -192,7 +220,8 @@ def test_a_saved_figure_is_the_same_bytes_each_time(tmp_path: Path, runs: list[n
 def test_a_figure_keeps_its_printed_width(tmp_path: Path, game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:
     from matplotlib.image import imread
 
-    for axes in (plots.convergence(runs), plots.phase_portrait(game, runs), plots.preferences(game)):
+    drawn = [plots.convergence(runs), plots.phase_portrait(game, runs), plots.preferences(game), plots.tournament(game)]
+    for axes in (*drawn, plots.work_precision(runs)):
         assert imread(plots.save(axes, tmp_path / "a.png")).shape[1] == 3.4 * 300
 
 
@@ -201,6 +230,8 @@ def test_nothing_outside_the_figure_changes(tmp_path: Path, game: nl.PreferenceG
 
     before, open_before = dict(matplotlib.rcParams), plt.get_fignums()
     axes = [plots.convergence(runs), plots.phase_portrait(game, runs, field="SelfPlayPG"), plots.preferences(game)]
+    axes += [plots.phase_portrait(game, path=[1, 0.1], field="NashMD", field_of="step", field_as="streamlines")]
+    axes += [plots.tournament(game), plots.work_precision(runs), plots.tightness(nl.verify("log-ratio-span", 5, mutants=False))]
     for drawn in [*axes, plots.policy_bars(game, {"a": START})]:
         plots.save(drawn, tmp_path / "a.svg")
     assert dict(matplotlib.rcParams) == before and plt.get_fignums() == open_before
@@ -216,6 +247,9 @@ REFUSED = {
     "no KL": (lambda game, run: plots.convergence(without_kl(game)), "no equilibrium was asked for"),
     "metric": (lambda game, run: plots.convergence(run, "kll"), "did you mean 'kl'"),
     "scale": (lambda game, run: plots.convergence(run, scale="cubic"), "'cubic' is unknown"),
+    "factors": (lambda game, run: plots.convergence(run, factors=[0.5, 0.5]), "factors holds 2 values for 1 trajectories"),
+    "factor": (lambda game, run: plots.convergence(run, factors=[-0.5]), "factors = -0.5 must be positive"),
+    "powers": (lambda game, run: plots.convergence(run, powers=[0]), "powers = 0 must be positive"),
     "queries": (lambda game, run: plots.convergence(run, clock="queries"), "no queries are made"),
     "actions": (lambda game, run: plots.phase_portrait(nl.datasets.load()), "game has 5 actions; .* needs three"),
     "contexts": (lambda game, run: plots.phase_portrait(contexts(game)), "3 actions in a game with contexts"),

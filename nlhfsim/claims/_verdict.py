@@ -42,6 +42,8 @@ class Verdict:
         By name whether the mutant was rejected; empty if they were not tried.
     seconds : float
         Processor time of its checks.
+    ratios : tuple of float
+        The ratio of every case that counted, in the order of the cases.
     """
 
     claim: Claim
@@ -54,6 +56,7 @@ class Verdict:
     witness: Witness | None
     mutants: dict[str, bool] = field(default_factory=dict)
     seconds: float = 0.0
+    ratios: tuple[float, ...] = ()
 
     @property
     def margin(self) -> float | None:
@@ -126,6 +129,7 @@ def conclude(claim: Claim, findings: list[Finding], witness: Witness | None, mut
         witness,
         mutants,
         seconds,
+        tuple(float(ratio) for ratio in ratios),
     )
 
 

@@ -14,6 +14,7 @@ from nlhfsim.games.diagnostics import (
     condorcet_winner,
     cyclic_triples,
     has_majority_cycle,
+    majority_cycles,
     strongest_cycle,
     top_cycle,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "generalized_rock_paper_scissors",
     "has_majority_cycle",
     "low_rank",
+    "majority_cycles",
     "named",
     "near_ties",
     "pairwise",

@@ -65,6 +65,48 @@ def has_majority_cycle(game: PreferenceGame) -> bool | list[bool]:
     return cycles if game.batched else cycles[0]
 
 
+def majority_cycles(game: PreferenceGame) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of actions that majorities lead round: any two of a set lie on a circle in which each beats the next.
+
+    Parameters
+    ----------
+    game : PreferenceGame
+        One context; a margin of at most 1e-12 is rounding and counts as a tie.
+
+    Returns
+    -------
+    tuple of tuple of str
+        Labels in the game's order; the set that beats more comes first. Actions on no circle are in none.
+
+    Raises
+    ------
+    InputError
+        If the game has a context axis.
+
+    Notes
+    -----
+    The strong components of the majorities that hold more than one action. Without ties the first of them is the top cycle where
+    there is no Condorcet winner.
+
+    Examples
+    --------
+    >>> import nlhfsim as nl
+    >>> nl.games.majority_cycles(nl.games.rock_paper_scissors())
+    (('rock', 'paper', 'scissors'),)
+    >>> nl.games.majority_cycles(nl.datasets.load("mtbench"))
+    ()
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    if game.batched:
+        raise InputError("game has contexts; look at one of them, game.context(index)")
+    majority = _majorities(game)[0]
+    _, component = connected_components(majority, directed=True, connection="strong")
+    sets = [np.flatnonzero(component == k) for k in np.unique(component)]
+    circles = sorted((s for s in sets if len(s) > 1), key=lambda s: (-float(majority[s].sum(axis=1).mean()), int(s[0])))
+    return tuple(tuple(game.labels[int(i)] for i in circle) for circle in circles)
+
+
 def top_cycle(game: PreferenceGame) -> tuple[str, ...] | list[tuple[str, ...]]:
     """Return the top cycle, or Smith set: the smallest non-empty set of actions each of which beats every action outside it.
 

@@ -1,17 +1,21 @@
-"""Figures at print size: convergence curves, phase portraits, preference matrices, policies, maps of stability.
+"""Figures at print size: convergence, phase portraits and streamlines, preferences and tournaments, stability, tightness, work.
 
 Every function draws on the axes it is given, or on a new figure 3.4 or 7 inches wide, and returns the axes. New figures are
 plain `matplotlib.figure.Figure` objects that pyplot does not know: no display is needed, and none stays open. In a notebook,
 show ``axes.figure``; `save` writes it to a file.
 """
 
+from nlhfsim.plots.claims import tightness
 from nlhfsim.plots.curves import convergence
 from nlhfsim.plots.experiment import experiment
+from nlhfsim.plots.graph import tournament
 from nlhfsim.plots.matrices import policy_bars, preferences
 from nlhfsim.plots.quantiles import high_probability
 from nlhfsim.plots.stability import stability_limit, stability_map
+from nlhfsim.plots.streamlines import streamlines
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.triangle import flow, phase_portrait
+from nlhfsim.plots.work import work_precision
 
 __all__ = [
     "DOUBLE",
@@ -29,4 +33,8 @@ __all__ = [
     "save",
     "stability_limit",
     "stability_map",
+    "streamlines",
+    "tightness",
+    "tournament",
+    "work_precision",
 ]

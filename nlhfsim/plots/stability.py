@@ -85,11 +85,23 @@ def stability_map(found: StabilityMap, ax: Any = None) -> Any:
 
 def _branches(found: StabilityMap) -> list[tuple[Any, Any]]:
     """Return β and the best step inside the map, a pair a branch: where the best step jumps, another branch begins."""
-    best = found.step_sizes[np.argmin(found.radius, axis=1)]
+    best = np.array([_between(found.step_sizes, row) for row in found.radius])
     stable = found.radius.min(axis=1) < 1
     inside = np.flatnonzero(stable & (best > found.step_sizes[0]) & (best < found.step_sizes[-1]))
     jumps = (np.abs(np.diff(np.log(best[inside]))) > np.log(_JUMP)) | (np.diff(inside) > 1)
-    return [(found.betas[part], best[part]) for part in np.split(inside, np.flatnonzero(jumps) + 1) if len(part) > 1]
+    return [(found.betas[part], best[part]) for part in np.split(inside, np.flatnonzero(jumps) + 1) if len(part) > 2]
+
+
+def _between(steps: Any, radii: Any) -> float:
+    """Return the step of the smallest radius, by the parabola through the lowest of a map and its two neighbours."""
+    k = int(np.argmin(radii))
+    if not 0 < k < len(steps) - 1 or not np.isfinite(radii[k - 1 : k + 2]).all():
+        return float(steps[k])
+    places = np.log(steps[k - 1 : k + 2])
+    curvature, slope, _ = np.polyfit(places - places[1], radii[k - 1 : k + 2], 2)
+    if curvature <= 0:
+        return float(steps[k])
+    return float(np.exp(np.clip(places[1] - slope / (2 * curvature), places[0], places[2])))
 
 
 def _edges(axes: Any, found: StabilityMap) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nlhfsim.errors import DataError, InputError, ensure_choice
 from nlhfsim.flow import Flow
+from nlhfsim.games.game import PreferenceGame
 from nlhfsim.trajectory import Records
 
 SINGLE, DOUBLE = 3.4, 7.0
@@ -36,6 +37,8 @@ METHOD_COLOURS: dict[str, str] = {
 _FIRST_OF_ITS_COLOUR = frozenset(list(METHOD_COLOURS)[:10])
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _MARKERS = "os^DvPX<>*"
+_LONGEST = 20
+"""Letters of an action's name in a figure."""
 _SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "γ"}
 _STYLE: Any = {
     "font.size": 8,
@@ -97,9 +100,21 @@ def legend(axes: Any, handles: Sequence[Any], where: str) -> None:
         axes.legend(handles=handles, loc=place, bbox_to_anchor=anchor, ncols=1 + two, borderaxespad=0.3)
 
 
+def fit_height(axes: Any, handles: Sequence[Any], base: float = 2.55) -> None:
+    """Make a new figure of one column so high that a legend above the axes leaves them their height."""
+    rows = -(-len(handles) // (2 if narrow(handle.get_label() for handle in handles) else 1)) if handles else 0
+    axes.figure.set_figheight(base + 0.155 * rows)
+
+
 def narrow(labels: Iterable[str]) -> bool:
     """Return whether labels are so short that two stand side by side in one column of print."""
     return max(map(len, labels)) <= 23
+
+
+def names_of(game: PreferenceGame) -> list[str]:
+    """Return the actions' labels, cut to what a column of print has room for, and numbered where that makes two alike."""
+    cut = [label if len(label) <= _LONGEST else label[: _LONGEST - 1].rstrip() + "…" for label in game.labels]
+    return [f"{name}{k}" if cut.count(name) > 1 else name for k, name in enumerate(cut)]
 
 
 def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:
@@ -141,6 +156,11 @@ def ensure_trajectories(trajectories: Any, least: int = 1) -> list[Records]:
     if len(chosen) < least or not all(isinstance(item, Records) for item in chosen):
         raise InputError("trajectories must hold at least one Trajectory or Flow, and nothing else")
     return chosen
+
+
+def ensure_ternary(ax: Any) -> None:
+    if not hasattr(ax, "set_tlabel"):
+        raise InputError("ax must be ternary, from figure.add_subplot(projection='ternary') after importing mpltern")
 
 
 def save(figure: Any, path: str | Path) -> Path:
