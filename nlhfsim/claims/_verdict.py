@@ -14,6 +14,7 @@ from nlhfsim.claims._spec import Claim, Finding
 from nlhfsim.claims._witness import Witness
 from nlhfsim.errors import DataError, MissingExtraError
 
+_BINS = 20
 _LARGEST_SHARE = 0.01
 """Of inconclusive cases, above which the claim itself is."""
 
@@ -78,6 +79,12 @@ class Verdict:
         right = self.claim.status == "conjecture" or self.verdict == "holds" or silent
         return right and self.mutant_rejected is not False
 
+    def histogram(self) -> list[int]:
+        """Return how many ratios lie in each twentieth of the interval from 0 to 1, and last how many above 1."""
+        ratios = np.array(self.ratios)
+        counts, _ = np.histogram(ratios[ratios <= 1], np.linspace(0, 1, _BINS + 1))
+        return [*map(int, counts), int((ratios > 1).sum())]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as numbers, lists and strings."""
         claim = self.claim
@@ -100,6 +107,7 @@ class Verdict:
             "worst_ratio": _finite(self.worst_ratio),
             "median_ratio": _finite(self.median_ratio),
             "margin": _finite(self.margin),
+            "histogram": self.histogram(),
             "mutant_rejected": self.mutant_rejected,
             "mutants": dict(self.mutants),
             "seconds": round(self.seconds, 3),

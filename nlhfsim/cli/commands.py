@@ -13,6 +13,7 @@ import click
 import nlhfsim
 from nlhfsim.cli import inputs, listing, output
 from nlhfsim.errors import NlhfsimWarning
+from nlhfsim.tables import comparison_notes, comparison_table, show
 
 if TYPE_CHECKING:
     from nlhfsim.games.game import PreferenceGame
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Group(click.Group):
+    """Remembers what was typed, for what is written about a result."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[output.ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(nlhfsim.__version__, prog_name="nlhfsim")
 def group() -> None:
     """Nash learning from human feedback: simulate, measure and compare.
@@ -122,7 +131,7 @@ def solve(**options: Any) -> None:
             diagnosis = game.diagnose(equilibrium, rng=options["seed"])
         entry["diagnosis"] = diagnosis.to_dict()
     if folder is not None:
-        output.write_json(entry, folder / "result.json")
+        output.write_result(entry, folder)
     if options["as_json"]:
         output.emit_json(entry)
         return
@@ -173,7 +182,7 @@ def run(**options: Any) -> None:
         trajectory = nlhfsim.simulate(game, method, options["steps"], **given)
     result = {"runs": output.run_entries(trajectory), "notes": list(trajectory.notes)}
     if folder is not None:
-        output.write_json(result, folder / "result.json")
+        output.write_result(result, folder)
         trajectory.save(folder / "trajectory.npz")
         _figures(game, [trajectory], folder)
     if options["as_json"]:
@@ -182,7 +191,7 @@ def run(**options: Any) -> None:
     columns = ["run", "steps", "oracle calls", "votes", "KL at start", "KL", "E_beta", "E_0", "status"]
     spent = [int(trajectory.steps[-1]), _calls(trajectory), int(trajectory.queries[-1])]
     rows = [[str(r), *spent, *_numbers(trajectory, r), trajectory.status[r]] for r in range(trajectory.runs)]
-    parameters = output.show(trajectory.params).replace("\n", " ")
+    parameters = show(trajectory.params).replace("\n", " ")
     output.table(
         f"{trajectory.dynamics}({parameters}) on {options['source']}, beta = {game.beta:g}", columns, rows, trajectory.notes
     )
@@ -229,7 +238,7 @@ def compare(**options: Any) -> None:
         )
     result = {"runs": [entry for t in comparison.trajectories for entry in output.run_entries(t)], "comparison": comparison.rows}
     if folder is not None:
-        output.write_json(result, folder / "result.json")
+        output.write_result(result, folder)
         output.write_text(_csv(comparison.rows), folder / "comparison.csv")
         _figures(game, comparison.trajectories, folder)
     if options["as_json"]:
@@ -240,36 +249,6 @@ def compare(**options: Any) -> None:
     )
     title = f"{budget} on {options['source']}, beta = {game.beta:g}"
     output.table(title, *comparison_table(comparison.rows), comparison_notes(comparison.rows))
-
-
-def comparison_table(rows: Any) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows of a comparison, the best first."""
-    if "calls_to_1e-6" in rows[0]:
-        keys = ("final_kl", "final_exploitability", "final_gap0", "calls_to_1e-3", "calls_to_1e-6", "in_proven_range")
-        columns = ["method", "parameters", "KL", "E_beta", "E_0", "E_beta to 1e-3", "to 1e-6", "proven step"]
-        ordered = sorted(rows, key=lambda row: (row["calls_to_1e-6"], row["final_kl"]))
-    else:
-        keys = ("final_kl", "final_kl_q95", "final_exploitability", "final_exploitability_q95", "final_gap0", "queries_to_1e-2")
-        columns = ["method", "parameters", "KL", "95 %", "E_beta", "95 %", "E_0", "E_beta to 1e-2"]
-        ordered = sorted(rows, key=lambda row: row["final_kl"])
-    return columns, [[row["dynamics"], row["params"], *(row[key] for key in keys)] for row in ordered]
-
-
-def comparison_notes(rows: Any) -> list[str]:
-    """Return what the table means, and notes on methods that diverged or whose best step lies at the edge of the grid."""
-    edges = [row["dynamics"] for row in rows if row["at_edge"]]
-    lost = [row["dynamics"] for row in rows if row["status"] == "diverged"]
-    measured = "KL(π* ‖ π), exploitability E_beta, unregularized exploitability E_0"
-    if "calls_to_1e-6" in rows[0]:
-        meaning = (
-            f"at the end: {measured}; oracle calls until E_beta was below 1e-3 and 1e-6; whether convergence is proven at this "
-            "step size (–: at none)"
-        )
-    else:
-        meaning = f"at the end, median and 95 % quantile over runs: {measured}; votes until E_beta was below 1e-2"
-    notes = [meaning]
-    notes += [f"diverged at every step of the grid, or at the step given: {', '.join(lost)}"] if lost else []
-    return notes + ([f"best step at the edge of the grid, a wider grid may do better: {', '.join(edges)}"] if edges else [])
 
 
 def _grid(text: str | None) -> Any:
@@ -348,7 +327,7 @@ def experiment(**options: Any) -> None:
     if folder is not None:
         from nlhfsim import plots
 
-        output.write_json(result, folder / "result.json")
+        output.write_result(result, folder)
         output.write_text(_csv(found.rows), folder / "comparison.csv")
         figure = found.plot()
         for suffix in ("pdf", "png"):
@@ -398,6 +377,21 @@ def sweep(**options: Any) -> None:
     from nlhfsim.cli.sweeping import do_sweep
 
     do_sweep(**options)
+
+
+@group.command(short_help="Make an HTML page of a folder of results.")
+@click.argument("folder", metavar="DIR")
+@click.option("--out", metavar="FILE", help="The page. Default: report.html in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def report(folder: str, out: str | None, as_json: bool) -> None:
+    """Make one self-contained HTML page of DIR, a folder that any of the other commands wrote with --out."""
+    from nlhfsim.report import write_report
+
+    page = write_report(folder, out)
+    if as_json:
+        output.emit_json({"path": str(page)})
+    else:
+        print(f"The page is {page}")
 
 
 @group.command(name="list")

@@ -11,8 +11,8 @@ import numpy as np
 import nlhfsim
 from nlhfsim import claims, datasets, dynamics, games
 from nlhfsim.cli import inputs, output
-from nlhfsim.cli.commands import comparison_notes, comparison_table
 from nlhfsim.errors import InputError, NlhfsimWarning
+from nlhfsim.tables import comparison_notes, comparison_table
 
 if TYPE_CHECKING:
     from nlhfsim.compare import Comparison
@@ -43,7 +43,7 @@ def demonstrate(out: str | None, dataset: str, beta: float, oracle_calls: int, s
     if folder is not None:
         with progress.stage("drawing"):
             _draw(game, equilibrium, tuned, proven, folder)
-        output.write_json(result, folder / "result.json")
+        output.write_result(result, folder)
     violated = any(verdict.verdict == "violated" for verdict in checked.verdicts)
     if as_json:
         output.emit_json(result)

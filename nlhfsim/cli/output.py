@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +16,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from nlhfsim import files
+from nlhfsim import files, provenance
+from nlhfsim.tables import show
 
 if TYPE_CHECKING:
     from nlhfsim.equilibrium import Equilibrium
     from nlhfsim.games.game import PreferenceGame
     from nlhfsim.trajectory import Trajectory
+
+
+ARGUMENTS = "nlhfsim.arguments"
+"""Key under which click's context keeps what was typed."""
 
 
 def jsonable(value: Any) -> Any:
@@ -36,6 +42,19 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def write_result(value: Any, folder: Path) -> None:
+    """Write ``result.json`` to a folder, and beside it ``provenance.json``: what made it."""
+    write_json(value, folder / "result.json")
+    provenance.write(folder, command())
+
+
+def command() -> str | None:
+    """Return the command that is being run, as it is typed."""
+    context = click.get_current_context(silent=True)
+    arguments = None if context is None else context.meta.get(ARGUMENTS)
+    return None if arguments is None else shlex.join(["nlhfsim", *arguments])
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -84,23 +103,6 @@ def _broken_pipe() -> None:
 def _broken(text: str) -> str:
     """Break sentences, not what has line breaks already."""
     return text if "\n" in text else textwrap.fill(text, 40, break_on_hyphens=False, break_long_words=False)
-
-
-def show(value: Any) -> str:
-    """Return a cell's text: short numbers, a dash for what does not exist."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "never"
-        if value.is_integer() and abs(value) < 1e9:
-            return str(int(value))
-        return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
-    if isinstance(value, dict):
-        return ",\n".join(f"{k}={show(v)}" for k, v in value.items())
-    return str(value)
 
 
 def run_entries(trajectory: Trajectory) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import click
 
 import nlhfsim
 from nlhfsim.cli import output
+from nlhfsim.tables import show
 
 if TYPE_CHECKING:
     from nlhfsim.sweep import Sweep
@@ -45,7 +46,7 @@ def _tell(found: Sweep) -> None:
 
 def _game(entry: dict[str, Any]) -> str:
     parameters = [
-        f"{name.removeprefix('game_')}={output.show(value)}"
+        f"{name.removeprefix('game_')}={show(value)}"
         for name, value in entry.items()
         if name.startswith("game_") and value is not None
     ]

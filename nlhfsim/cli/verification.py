@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nlhfsim
-from nlhfsim import claims
+from nlhfsim import claims, provenance
 from nlhfsim.cli import inputs, output
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def verify_claims(
         report = nlhfsim.verify(list(names) or None, count, seed, kill_matrix=mutants, workers=workers)
     if folder is not None:
         report.save(folder)
+        provenance.write(folder, output.command())
     if as_json:
         output.emit_json(report.to_dict())
     else:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nlhfsim import __version__
 from nlhfsim.errors import DataError, InputError, MissingExtraError, NlhfsimWarning, ensure_flag
 from nlhfsim.files import ensure_folder, write_whole
+from nlhfsim.provenance import versions
 from nlhfsim.sweep._design import Design
 from nlhfsim.sweep._work import CURVES, OUTCOME
 
@@ -21,7 +19,6 @@ FORMAT = "nlhfsim-sweep-1"
 ABOUT, RESULTS, TIMINGS, CURVES_FILE = "sweep.json", "results.parquet", "timings.parquet", "curves.parquet"
 _FROM_TEXT = "nlhfsim sweep config.toml --out FOLDER, where paths in config.toml start from the folder paths_from"
 _FROM_CONFIG = "nl.sweep(json.load(open('sweep.json'))['config'], out=FOLDER), in the folder paths_from"
-_VERSIONS = ("numpy", "scipy", "numba", "pyarrow")
 _ONE_ROW = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """How a table of one row is written: a third of the time, as there is nothing to gain by what this leaves out."""
 _LARGEST_INTEGER = 2**63 - 1
@@ -99,7 +96,7 @@ class Store:
             "digest": design.digest,
             "config": design.tables,
             "paths_from": str(design.base),
-            "versions": versions(),
+            "versions": versions("pyarrow"),
             "reproduce": _FROM_CONFIG if design.text is None else _FROM_TEXT,
         }
         write_whole(about, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
@@ -110,9 +107,8 @@ class Store:
                 f"out {str(self.folder)!r} holds a sweep with another configuration, or one whose files have changed since; give "
                 "another folder, or the configuration that it began with (it is in sweep.json)"
             )
-        changed = [
-            f"{name} {old}, now {versions().get(name)}" for name, old in about["versions"].items() if old != versions().get(name)
-        ]
+        now = versions("pyarrow")
+        changed = [f"{name} {old}, now {now.get(name)}" for name, old in about["versions"].items() if old != now.get(name)]
         if changed:
             warnings.warn(f"the sweep began with {'; '.join(changed)}: bits may differ", NlhfsimWarning, stacklevel=4)
 
@@ -177,11 +173,6 @@ class Store:
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(table, sink, **({"compression": "zstd"} | how))
         write_whole(path, sink.getvalue().to_pybytes())
-
-
-def versions() -> dict[str, str]:
-    """Return what the bits of a result may depend on."""
-    return {"nlhfsim": __version__, "python": platform.python_version()} | {name: version(name) for name in _VERSIONS}
 
 
 def read_about(folder: Path) -> dict[str, Any]:

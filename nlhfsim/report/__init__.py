@@ -1,0 +1,48 @@
+"""One self-contained page from a folder of results: tables that sort, figures, claims, how to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nlhfsim.errors import DataError
+from nlhfsim.files import write_whole
+from nlhfsim.report._folder import Folder
+from nlhfsim.report._page import render
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Write an HTML page about the result in a folder, and return its path.
+
+    The page needs no other file and no network. It has what the folder has: equilibrium, comparisons, runs, sweeps, claims with
+    their mathematics and worst games, the kill matrix, figures, and how the result was made.
+
+    Parameters
+    ----------
+    folder : path
+        What ``nlhfsim demo | solve | run | compare | experiment | verify | sweep`` wrote with ``--out``, or a report or sweep
+        saved from Python.
+    out : path, optional
+        The file. Default: ``report.html`` in the folder.
+
+    Raises
+    ------
+    DataError
+        If there is no result in the folder, or the page cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nlhfsim as nl
+    >>> from nlhfsim.report import write_report
+    >>> folder = nl.verify(["constant-sum", "log-ratio-span"], 20).save(tempfile.mkdtemp())
+    >>> write_report(folder).name
+    'report.html'
+    """
+    page = render(Folder.read(Path(folder)))
+    target = Path(folder) / "report.html" if out is None else Path(out)
+    if target.is_dir():
+        raise DataError(f"out {str(out)!r} is a folder, must be the name of a file")
+    write_whole(target, page.encode("utf-8"))
+    return target
