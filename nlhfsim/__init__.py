@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nlhfsim.simplex import kl, span
     from nlhfsim.simulate import simulate
     from nlhfsim.sources import cite
+    from nlhfsim.sweep import Sweep, sweep
     from nlhfsim.trajectory import Trajectory, load
     from nlhfsim.tuning import Tuning, tune
     from nlhfsim.verify import VerificationReport, verify
@@ -40,6 +41,7 @@ _HOME = {
     "LogLinear": "parametrizations",
     "PreferenceGame": "games.game",
     "Sampled": "feedback",
+    "Sweep": "sweep",
     "Tabular": "parametrizations",
     "Trajectory": "trajectory",
     "Tuning": "tuning",
@@ -57,6 +59,7 @@ _HOME = {
     "solve": "equilibrium",
     "solve_path": "equilibrium",
     "span": "simplex",
+    "sweep": "sweep",
     "tune": "tuning",
     "verify": "verify",
 }
@@ -73,6 +76,7 @@ __all__ = [
     "LogLinear",
     "PreferenceGame",
     "Sampled",
+    "Sweep",
     "Tabular",
     "Trajectory",
     "Tuning",
@@ -99,6 +103,7 @@ __all__ = [
     "solve_path",
     "span",
     "stability",
+    "sweep",
     "testing",
     "tune",
     "verify",

@@ -10,6 +10,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,24 @@ class SizeError(InputError):
 
 class DataError(InputError):
     """A file or table of comparisons cannot be read as preference data."""
+
+
+class ConfigurationError(InputError):
+    """A configuration has mistakes; the message lists them all, each with its place.
+
+    Attributes
+    ----------
+    mistakes : tuple of str
+        One sentence each, as ``place: what is wrong``.
+    """
+
+    def __init__(self, name: str, mistakes: Iterable[str]) -> None:
+        self.name, self.mistakes = name, tuple(mistakes)
+        count = "a mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        super().__init__("\n  ".join([f"{name} has {count}, so nothing was run:", *self.mistakes]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.mistakes)
 
 
 class MissingExtraError(NlhfsimError, ImportError):

@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 
 LAYERS = """
-    errors simplex sources games in_place sum_tree pairs datasets solvers equilibrium loop_cache kernels dynamics
-    parametrizations log_linear feedback metrics trajectory high_probability loop plan execution simulate flow stability
+    errors files simplex sources games in_place sum_tree pairs datasets game_sources solvers equilibrium loop_cache kernels
+    dynamics parametrizations log_linear feedback metrics trajectory high_probability loop plan execution simulate flow stability
     tuning compare experiment claims verify testing sweep plots report llm cli __main__
 """.split()
 

@@ -1,6 +1,7 @@
-"""The command line: ``nlhfsim demo | solve | run | compare | experiment | verify | list``.
+"""The command line: ``nlhfsim demo | solve | run | compare | experiment | sweep | verify | list``.
 
-Exit codes: 0 done, 1 a claim was violated, 2 the input was bad (one sentence on standard error). Everything heavy is imported
+Exit codes: 0 done, 1 a claim was violated, 2 the input was bad (one sentence on standard error; of a configuration a line a
+mistake). Everything heavy is imported
 by the command that needs it.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import click
 
 from nlhfsim.cli.commands import group
-from nlhfsim.errors import NlhfsimError, NlhfsimWarning
+from nlhfsim.errors import ConfigurationError, NlhfsimError, NlhfsimWarning
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except click.ClickException as error:
         _fail(_sentence(error))
+    except ConfigurationError as error:
+        click.echo(f"nlhfsim: {error}", err=True)
+        sys.exit(2)
     except NlhfsimError as error:
         _fail(str(error))
     except MemoryError:

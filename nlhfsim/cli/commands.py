@@ -382,6 +382,24 @@ def verify(**options: Any) -> int:
     return verify_claims(**options)
 
 
+@group.command(short_help="Do all runs that a configuration describes.")
+@click.argument("config", metavar="CONFIG.toml")
+@click.option("--out", required=True, metavar="DIR", help="Folder for the tables; a sweep that stopped there goes on.")
+@click.option("--workers", type=int, help="Processes. Default: one a processor.")
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler instead, such as tcp://host:8786.")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with a sweep in DIR, or refuse to.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def sweep(**options: Any) -> None:
+    """Do all runs that CONFIG.toml describes: grids and random designs over games, methods, feedback, starts and seeds.
+
+    Every finished run is kept at once. A sweep that was interrupted or killed goes on when the same command is given again, and
+    ends with the same table.
+    """
+    from nlhfsim.cli.sweeping import do_sweep
+
+    do_sweep(**options)
+
+
 @group.command(name="list")
 @click.argument("kind", type=click.Choice(["games", "datasets", "dynamics", "claims"]))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

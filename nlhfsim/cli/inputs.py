@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nlhfsim.errors import Array, DataError, InputError, UnknownNameError, did_you_mean
+from nlhfsim.errors import InputError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from nlhfsim.dynamics import Dynamics
@@ -26,84 +23,23 @@ def read_source(
     seed: int = 0,
 ) -> PreferenceGame:
     """Return the game that SOURCE names: a named game, a dataset, or a file with a matrix or comparisons."""
-    from nlhfsim import datasets, games
+    from nlhfsim import game_sources
 
-    named = source in games.NAMED
-    is_file = not named and source not in datasets.DATASETS and _looks_like_file(source)
-    log = is_file and datasets.looks_like_comparisons(source)
-    if game_params and not named:
-        raise InputError(f"--game-param is for named games; {source!r} is {'a file' if is_file else 'no named game'}")
-    if (context is not None or prior is not None) and not log:
-        raise InputError(f"--context and --prior are for files of comparisons, which {source!r} is not")
-    if named:
-        game = _named_game(source, parameters(game_params, "--game-param"), seed)
-    elif source in datasets.DATASETS:
-        game = datasets.load(source)
-    elif log:
-        columns = None if context is None else [name for name in context.split(",") if name]
-        game = datasets.from_comparisons(source, context=columns, prior=0.5 if prior is None else prior)
-    elif is_file:
-        game = datasets.read_game(source)
-    else:
-        raise UnknownNameError(f"SOURCE {source!r} is neither a game, a dataset nor a file{_suggestion(source)}")
-    if beta is not None:
-        game = game.with_beta(beta)
-    return game if reference is None else game.with_reference(read_policy("--reference", reference, game))
+    return game_sources.read_source(
+        source,
+        parameters(game_params, "--game-param"),
+        beta=beta,
+        reference=reference,
+        context=None if context is None else [name for name in context.split(",") if name],
+        prior=prior,
+        seed=seed,
+        spelled=_spelled,
+    )
 
 
-def _looks_like_file(source: str) -> bool:
-    return os.path.exists(source) or os.sep in source or Path(source).suffix in (".csv", ".npy", ".json", ".jsonl", ".parquet")
-
-
-def _suggestion(source: str) -> str:
-    from nlhfsim import datasets, games
-
-    return did_you_mean(source, [*games.NAMED, *datasets.DATASETS])
-
-
-def _named_game(source: str, given: dict[str, Any], seed: int) -> PreferenceGame:
-    import inspect
-
-    from nlhfsim import games
-
-    accepted = inspect.signature(games.NAMED[source]).parameters
-    if "rng" in accepted:
-        given = {"rng": seed} | given
-    return games.named(source, **given)
-
-
-def read_policy(option: str, text: str, game: PreferenceGame) -> Array | None:
-    """Return a policy written as ``uniform``, as numbers separated by commas, or as the path of a .csv, .npy or .json file.
-
-    ``uniform`` gives None.
-    """
-    if text == "uniform":
-        return None
-    if os.path.exists(text) or Path(text).suffix in (".csv", ".npy", ".json"):
-        return _policy_file(option, Path(text))
-    try:
-        return np.array([float(part) for part in text.split(",")])
-    except ValueError:
-        raise InputError(f"{option} = {text!r} must be 'uniform', {game.n} numbers separated by commas, or a file") from None
-
-
-def _policy_file(option: str, path: Path) -> Array:
-    import json
-
-    if not path.exists():
-        raise DataError(f"{option}: {str(path)!r} does not exist")
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        elif path.suffix == ".json":
-            array = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
-        else:
-            array = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=1)
-    except OSError as error:
-        raise DataError(f"{option}: {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError):
-        raise DataError(f"{option}: {str(path)!r} is not a table of numbers (.csv, .npy or .json)") from None
-    return np.asarray(array, dtype=np.float64)
+def _spelled(argument: str) -> str:
+    """Return how the command line writes an argument of `nlhfsim.game_sources.read_source`."""
+    return {"source": "SOURCE", "parameters": "--game-param"}.get(argument, f"--{argument}")
 
 
 def read_start(text: str, game: PreferenceGame) -> Any:
@@ -114,6 +50,8 @@ def read_start(text: str, game: PreferenceGame) -> Any:
         from nlhfsim.trajectory import load
 
         return load(text)
+    from nlhfsim.game_sources import read_policy
+
     return read_policy("--start", text, game)
 
 
@@ -131,7 +69,7 @@ def parameters(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     from nlhfsim.dynamics import schedules
 
-    if text.startswith(("inverse-time:", "two-stage:")):
+    if text.startswith(schedules.WRITTEN):
         return schedules.parse(text)
     if text in ("true", "false"):
         return text == "true"
@@ -209,14 +147,6 @@ def ensure_folder(path: str | None) -> Path | None:
     """Return the output folder, made if needed and known to be writable."""
     if path is None:
         return None
-    folder = Path(path)
-    if not path.strip() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"--out {path!r} must be a folder, or the name of one to be made")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".nlhfsim-writable"
-        probe.write_text("", encoding="utf-8")
-        probe.unlink()
-    except OSError as error:
-        raise DataError(f"--out {path!r} cannot be written: {error.strerror or error}") from None
-    return folder
+    from nlhfsim import files
+
+    return files.ensure_folder("--out", path)

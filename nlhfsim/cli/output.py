@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from nlhfsim.errors import DataError
+from nlhfsim import files
 
 if TYPE_CHECKING:
     from nlhfsim.equilibrium import Equilibrium
@@ -45,12 +45,7 @@ def write_json(value: Any, path: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write a text file in one move."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+    files.write_whole(path, text.encode("utf-8"))
 
 
 def emit_json(value: Any) -> None:

@@ -12,6 +12,8 @@ from nlhfsim.errors import Array, InputError, ensure_array, ensure_integer, ensu
 
 StepSize = float | Callable[[int], float] | tuple[float, ...]
 """One number, a function of t, or one number a run."""
+WRITTEN = ("inverse-time:", "two-stage:")
+"""How the text of a schedule begins, see `parse`."""
 _LONGEST = 2 * 10**7
 """Up to so many step sizes a table of a whole schedule is made."""
 

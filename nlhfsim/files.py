@@ -1,0 +1,60 @@
+"""Folders and files that results go to: known to be writable before work begins, each file whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nlhfsim.errors import DataError, InputError
+
+
+def ensure_folder(name: str, path: str | os.PathLike[str]) -> Path:
+    """Return a folder for results, made if needed and known to be writable.
+
+    Raises
+    ------
+    InputError
+        If `path` is empty, or is there and no folder.
+    DataError
+        If the folder cannot be made or written to.
+    """
+    shown = str(path)
+    folder = Path(path)
+    if not shown.strip() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{name} {shown!r} must be a folder, or the name of one to be made")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".nlhfsim-writable"
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise DataError(f"{name} {shown!r} cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one move: whoever looks, also after a crash or a power failure, finds the whole new file or what was
+    there before.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        _remove(partial)
+        raise DataError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # the disk is in trouble already, and the sentence about that is what counts
+        pass
