@@ -62,8 +62,6 @@ def _in_processes(tasks: Sequence[Task], workers: int, take: Take) -> None:
             some, width = waiting, min(workers, len(waiting))
         with _processes(width) as pool:
             lost = _drain(pool, some, 1 if width == 1 else 2 * width, take)
-        if some is not waiting:
-            alone.extendleft(some)
         for task in lost:
             deaths[task.id] = deaths.get(task.id, 0) + 1
             if deaths[task.id] >= _GIVEN_UP:
@@ -94,7 +92,7 @@ def _drain(pool: Executor, waiting: deque[Task], width: int, take: Take) -> list
             try:
                 flying[pool.submit(perform, waiting[0])] = waiting[0]
             except BrokenExecutor:
-                return list(flying.values())
+                return [*flying.values(), waiting.popleft()]
             waiting.popleft()
         finished, _ = wait(flying, return_when=FIRST_COMPLETED)
         broken = []
