@@ -464,7 +464,9 @@ def test_the_experiment_writes_its_table_and_figure(capsys: Any, tmp_path: Path)
     words = ["experiment", "--dynamics", "SelfPlayPG,NashProx", "--queries", "2000", "--step-sizes", "0.1,1", "--runs", "2"]
     found = call_json(capsys, *words, "--out", str(tmp_path))
     assert len(found["comparison"]) == 8 and len(found["critical_steps"]) == 4 and found["feedback"]["batch_size"] == 100
-    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "comparison.csv", "experiment.pdf", "experiment.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("result.json", "provenance.json", "comparison.csv", "experiment.pdf", "experiment.png")
+    }
     assert (tmp_path / "comparison.csv").read_text().count("\n") == 9
     code, out, _ = call(capsys, *words)
     assert code == 0 and "unstable at constant steps above" in out

@@ -188,7 +188,7 @@ def test_given_starts(start: Any, runs: int, expected: Any, two: nl.PreferenceGa
         ({"start": "unifrom"}, "did you mean 'uniform'"),
         ({"n_steps": -1}, "n_steps = -1 must be at least 0"),
         ({"n_steps": 2.5}, "n_steps = 2.5 must be a whole number"),
-        ({"n_steps": True}, "n_steps = True must be a real number"),
+        ({"n_steps": True}, "n_steps = True must be a whole number"),
         ({"runs": 0}, "runs = 0 must be at least 1"),
         ({"seed": -1}, "seed = -1 must be at least 0"),
         ({"seed": None}, "seed = None must be"),

@@ -178,7 +178,7 @@ def _still(claim: Claim, case: Case, accepts: Callable[[Finding], bool]) -> bool
         return False
 
 
-def _simpler(case: Case, least: int) -> Iterator[Case]:
+def _simpler(case: Case, least: int = 1) -> Iterator[Case]:
     """Yield simpler cases, the boldest first; each differs from the case."""
     n, matrix = case.n, case.game.preferences.reshape(case.n, case.n)
     for left_out in range(n if n > least else 0):

@@ -218,7 +218,7 @@ register(
         statement=(
             r"\|\theta_k - \theta^*\|^{1/k} \to |\lambda|,\quad |1 - \gamma\beta + i\gamma\omega| \text{ of NaturalPG,}"
             r"\ |1 - \gamma(\beta - i\omega)/3| \text{ of SelfPlayPG},\ \omega^2 = 1/12;\quad"
-            r"\text{local-rate-\ldots has every method on every game}"
+            r"\text{local-rate-… has every method on every game}"
         ),
         source=DERIVED,
         kind="threshold",

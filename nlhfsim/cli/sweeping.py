@@ -8,6 +8,7 @@ import click
 
 import nlhfsim
 from nlhfsim.cli import output
+from nlhfsim.errors import InputError
 from nlhfsim.tables import show
 
 if TYPE_CHECKING:
@@ -25,10 +26,23 @@ def do_sweep(config: str, out: str, workers: int | None, dask: str | None, resum
         if stop.args:
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
+    _draw(found)
     if as_json:
         output.emit_json({"path": str(found.path)} | found.to_dict())
         return
     _tell(found)
+
+
+def _draw(found: Sweep) -> None:
+    """Draw the outcome against what was varied, if that is a number."""
+    from nlhfsim import plots
+
+    try:
+        axes = plots.sweep(found)
+    except InputError:
+        return
+    for suffix in ("pdf", "svg"):
+        plots.save(axes, found.path / f"outcome.{suffix}")
 
 
 def _tell(found: Sweep) -> None:

@@ -14,6 +14,7 @@ from nlhfsim.plots.quantiles import high_probability
 from nlhfsim.plots.stability import stability_limit, stability_map
 from nlhfsim.plots.streamlines import streamlines
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
+from nlhfsim.plots.sweep import sweep
 from nlhfsim.plots.triangle import flow, phase_portrait
 from nlhfsim.plots.work import work_precision
 
@@ -34,6 +35,7 @@ __all__ = [
     "stability_limit",
     "stability_map",
     "streamlines",
+    "sweep",
     "tightness",
     "tournament",
     "work_precision",

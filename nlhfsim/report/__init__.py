@@ -40,7 +40,11 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     >>> write_report(folder).name
     'report.html'
     """
-    page = render(Folder.read(Path(folder)))
+    found = Folder.read(Path(folder))
+    try:
+        page = render(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{str(found.path / 'result.json')!r} is not complete: {error}") from error
     target = Path(folder) / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise DataError(f"out {str(out)!r} is a folder, must be the name of a file")

@@ -49,8 +49,8 @@ def claims_table(report: dict[str, Any]) -> Table:
         rows.append(
             [
                 Cell(claim["id"], link=claim["id"]),
-                claim["status"],
                 Cell(_words(claim), mark=_MARKS[claim["verdict"]]),
+                claim["status"],
                 claim["n_games"],
                 claim["worst_ratio"],
                 claim["median_ratio"],
@@ -60,7 +60,7 @@ def claims_table(report: dict[str, Any]) -> Table:
                 claim["seconds"],
             ]
         )
-    columns = ["claim", "status", "verdict", "games", "worst ratio", "median", "mutants rejected", "seconds"]
+    columns = ["claim", "verdict", "status", "games", "worst ratio", "median", "mutants rejected", "seconds"]
     note = (
         "Ratio: measured over bound (lower bounds: bound over measured), at most 1 where the claim holds; of identities and "
         "thresholds: the difference in units of the tolerance."

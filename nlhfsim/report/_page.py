@@ -24,6 +24,7 @@ _CAPTIONS = {
     "convergence-proven-step": "KL(π* ‖ π) against oracle calls, at the largest step with a proven rate, and that rate.",
     "phase-portrait": "Runs on the simplex; arrows: the flow of self-play policy gradient.",
     "preferences": "Preferences, ordered by the equilibrium.",
+    "outcome": "Outcome against what was varied: median over seeds, other parameters at their best, bars over all seeds.",
     "experiment": "Equal numbers of votes, each method at its own best step of one grid.",
 }
 
@@ -117,7 +118,7 @@ def _sections(result: dict[str, Any]) -> Iterator[Section]:
         yield Section("comparison", "Comparison", list(_comparisons(result)))
     if "sweep" in result:
         yield Section("best", "The best of each method", [_records("Best parameters", result["best"], _BEST_NOTE)])
-    if "runs" in result:
+    if len(result.get("runs", [])) > len(result.get("comparison", [])):  # else each is in the comparison already
         yield Section("runs", "Runs", [_records("Every run", result["runs"])])
     report = _report(result)
     if report:
@@ -161,9 +162,17 @@ def _comparisons(result: dict[str, Any]) -> Iterator[Table]:
 def _records(title: str, records: list[dict[str, Any]], note: str = "") -> Table:
     """Return a table of dicts, without the columns that say nothing: where all rows are empty, or repeat an identifier."""
     names = list(dict.fromkeys(name for record in records for name in record))
+    names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     shown = [name for name in names if name != "id" and any(record.get(name) is not None for record in records)]
-    rows = [[_status(record.get(name)) if name == "status" else record.get(name) for name in shown] for record in records]
-    return table(title, [name.replace("_", " ") for name in shown], rows, [note] if note else [])
+    rows = [[_status(record.get(name)) if name == "status" else record.get(name) for name in shown] for record in records[:_MOST]]
+    notes = [note] if note else []
+    notes += [f"{len(records) - _MOST} more are in the folder."] if len(records) > _MOST else []
+    return table(title, [name.replace("_", " ") for name in shown], rows, notes)
+
+
+_MOST = 2000
+"""Rows that a page can show."""
+_FIRST = ("run", "game", "beta", "dynamics", "method", "params", "status", "seed")
 
 
 def _status(value: Any) -> Cell:
