@@ -11,6 +11,7 @@ low rank, near ties, peaked references and real data too.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,9 @@ import nlhfsim as nl
 settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("deep", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("NLHFSIM_HYPOTHESIS", "quick"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job begins so, and what it starts would never be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Floats = npt.NDArray[np.float64]
 
