@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.figure import Figure
 
 import nlhfsim as nl
@@ -144,7 +145,11 @@ def test_step_sizes_of_one_method_are_told_apart(game: nl.PreferenceGame) -> Non
     steps = [nl.simulate(game, nl.dynamics.NashMirrorProx(s), 5, start=START, compiled=False) for s in (0.5, 1.0, 2.0)]
     lines = curves(plots.convergence(steps))
     assert [line.get_label() for line in lines] == [f"NashMirrorProx, γ={s}" for s in ("0.5", "1", "2")]
-    assert len({line._unscaled_dash_pattern for line in lines}) == 3 and len({line.get_color() for line in lines}) == 1
+    assert len({line._unscaled_dash_pattern for line in lines}) == 3
+    # One hue, ever lighter: on paper, where dashes are hidden by markers, two orbits stay apart.
+    hues, _, _ = rgb_to_hsv([to_rgb(line.get_color()) for line in lines]).T
+    np.testing.assert_allclose(hues, hues[0], atol=0.01)
+    assert (np.diff([sum(to_rgb(line.get_color())) for line in lines]) > 0.4).all() and lines[0].get_color() == "#0072B2"
 
 
 def test_the_portrait_shows_the_policies(game: nl.PreferenceGame, runs: list[nl.Trajectory]) -> None:

@@ -118,16 +118,25 @@ def names_of(game: PreferenceGame) -> list[str]:
 
 
 def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:
-    """Return colour, line style and label of each trajectory; no two of one colour look alike (up to four)."""
+    """Return colour, line style and label of each trajectory; those of one method differ in dashes, the later are lighter."""
     looks: list[dict[str, Any]] = []
+    methods, colours = [t.dynamics for t in trajectories], [colour_of(t.dynamics) for t in trajectories]
     short = [_label(t, 1) for t in trajectories]
-    for trajectory, text in zip(trajectories, short):
-        colour, first = colour_of(trajectory.dynamics), int(trajectory.dynamics not in _FIRST_OF_ITS_COLOUR)
-        taken = [look["linestyle"] for look in looks if look["color"] == colour]
+    for k, (trajectory, text) in enumerate(zip(trajectories, short)):
+        first = int(trajectory.dynamics not in _FIRST_OF_ITS_COLOUR)
+        taken = [look["linestyle"] for look, colour in zip(looks, colours) if colour == colours[k]]
         dashes = next((style for style in _DASHES[first:] + _DASHES[:first] if style not in taken), _DASHES[first])
         label = text if short.count(text) == 1 else _label(trajectory, None)
-        looks.append({"color": colour, "linestyle": dashes, "label": label})
+        looks.append({"color": _lighter(colours[k], methods[:k].count(methods[k])), "linestyle": dashes, "label": label})
     return looks
+
+
+def _lighter(colour: str, times: int) -> str:
+    """Return a colour mixed with white, half of what is left each time."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    share = 1 - 0.55 ** min(times, 3)
+    return to_hex([part + share * (1 - part) for part in to_rgb(colour)]) if times else colour
 
 
 def _label(trajectory: Records, count: int | None) -> str:
