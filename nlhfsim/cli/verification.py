@@ -67,8 +67,9 @@ def _replayed(witness: Witness, as_json: bool) -> int:
 
 
 def _tell(report: VerificationReport, mutants: bool) -> None:
+    count = len(report.verdicts)
     output.table(
-        f"{len(report.verdicts)} claims, {report.n_games} games, seed {report.seed}, {report.seconds:.0f} s",
+        f"{count} claim{'s' * (count > 1)}, {report.n_games} games, seed {report.seed}, {report.seconds:.0f} s",
         *verdict_table(report.verdicts),
         verdict_notes(report.verdicts),
     )
