@@ -35,6 +35,7 @@ def high_probability(found: HighProbability, ax: Any = None) -> Any:
     'log'
     """
     from matplotlib import colormaps
+    from matplotlib.ticker import NullFormatter
 
     with style():
         axes = axes_or_new(ax, (SINGLE, 2.7))
@@ -51,6 +52,10 @@ def high_probability(found: HighProbability, ax: Any = None) -> Any:
         axes.set_yscale("log")
         axes.set_xlabel({"steps": "Steps", "oracle_calls": "Oracle calls", "queries": "Preference queries"}[found.clock])
         axes.set_ylabel(f"(1 − δ)-quantile of {_NAMES.get(found.metric, found.metric)}, {found.runs} runs")
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            if high >= 10 * low:  # a power of ten at least is labelled; labels between would run into each other
+                axis.set_minor_formatter(NullFormatter())
         finish(axes, grid=True)
         legend(axes, axes.get_legend_handles_labels()[0], "above")
     return axes

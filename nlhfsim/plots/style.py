@@ -39,7 +39,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (6,
 _MARKERS = "os^DvPX<>*"
 _LONGEST = 20
 """Letters of an action's name in a figure."""
-_SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "γ"}
+_SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "η"}
 _STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -136,7 +136,8 @@ def _lighter(colour: str, times: int) -> str:
     from matplotlib.colors import to_hex, to_rgb
 
     share = 1 - 0.55 ** min(times, 3)
-    return to_hex([part + share * (1 - part) for part in to_rgb(colour)]) if times else colour
+    red, green, blue = (part + share * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue)) if times else colour
 
 
 def _label(trajectory: Records, count: int | None) -> str:

@@ -18,6 +18,9 @@ _PROBLEM = ("game", "beta", "reference", "feedback", "batch_size", "votes", "can
 _BAD = 1e12
 """What is worse, or did not end, is drawn at the upper end."""
 
+_LONGEST = 46
+"""Letters that a legend has room for."""
+
 Point = tuple[float, float, float, float]
 
 
@@ -69,10 +72,12 @@ def sweep(found: Sweep, along: str | None = None, metric: str | None = None, *, 
     curves, problems = _curves(found, along, metric)
     with style():
         axes = axes_or_new(ax, (SINGLE, 2.6))
-        handles = [_draw(axes, *curve, problems, FLOORS[metric]) for curve in curves.items()]
+        for key, points in curves.items():
+            _draw(axes, key, points, problems.index(key[1]), FLOORS[metric])
+        handles = _keys([method for method, _ in curves], problems)
         axes.set(xlabel=along.replace("_", " "), ylabel=WORDS[metric].replace("_t", ""), yscale="log")
         values = [point[0] for points in curves.values() for point in points]
-        if min(values) > 0 and max(values) >= 10 * min(values):
+        if min(values) > 0 and max(values) >= 4 * min(values):
             axes.set_xscale("log")
         legend(axes, handles, "above")
         if ax is None:
@@ -115,21 +120,32 @@ def _curves(found: Sweep, along: str, metric: str) -> tuple[dict[tuple[str, str]
     return curves, problems
 
 
-def _draw(axes: Any, key: tuple[str, str], points: list[Point], problems: list[str], floor: float) -> Any:
-    method, problem = key
+def _draw(axes: Any, key: tuple[str, str], points: list[Point], number: int, floor: float) -> None:
+    method = key[0]
     place, least, middle, worst = np.array(points).T
     shown = np.where(middle < _BAD, np.maximum(middle, floor), np.nan)
     upper = np.where(worst < _BAD, np.maximum(worst, floor), np.where(np.isnan(shown), np.nan, _BAD))
-    look = {"color": colour_of(method), "linestyle": _DASHES[problems.index(problem)]}
+    look = {"color": colour_of(method), "linestyle": _DASHES[number]}
     lower = np.where(np.isnan(shown), np.nan, np.maximum(least, floor))
     axes.vlines(place, lower, upper, color=look["color"], linewidth=0.7)
-    label = method if len(problems) == 1 else f"{method}, {_told(problem, problems)}"
-    return axes.plot(place, shown, marker=marker_of(method), markersize=3, label=label, **look)[0]
+    axes.plot(place, shown, marker=marker_of(method), markersize=3, label=method, **look)
+
+
+def _keys(methods: list[str], problems: list[str]) -> list[Any]:
+    """Return the entries of the legend: methods by colour and, where there are several, problems by dashes."""
+    from matplotlib.lines import Line2D
+
+    keys = [Line2D([], [], color=colour_of(m), marker=marker_of(m), markersize=3, label=m) for m in dict.fromkeys(methods)]
+    if len(problems) == 1:
+        return keys
+    told = [_told(problem, problems) for problem in problems]
+    cut = [words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…" for words in told]
+    return keys + [Line2D([], [], color="0.4", linestyle=dashes, label=words) for dashes, words in zip(_DASHES, cut)]
 
 
 def _told(problem: str, problems: list[str]) -> str:
     """Return what tells a problem from the others."""
     parts, all_parts = json.loads(problem), [json.loads(other) for other in problems]
-    names = [name for name in parts if any(other.get(name) != parts[name] for other in all_parts)]
-    symbols = {"beta": "β", "game": ""}
-    return ", ".join(f"{symbols.get(n, n.replace('_', ' '))}{'=' * bool(symbols.get(n, n))}{parts[n]}" for n in names)
+    names = [n for n in parts if parts[n] is not None and any(other.get(n) != parts[n] for other in all_parts)]
+    named = {"beta": "β=", "game": "", "feedback": "", "start": "from "}
+    return ", ".join(named.get(n, n.removeprefix("game_").replace("_", " ") + "=") + str(parts[n]) for n in names)
