@@ -24,13 +24,13 @@ def slide(draw: Callable[..., Any], **choices: Sequence[float]) -> Any:
     list of ipywidgets.SelectionSlider
         Empty without ipywidgets. The figure is an output of its own, so that it stays where sliders do not: on paper, on GitHub.
     """
-    from IPython.display import display
+    from IPython import display as output
 
     parameters = inspect.signature(draw).parameters
     sliders = _sliders({name: (values, parameters[name].default) for name, values in choices.items()})
     if sliders:
-        display(_bundle(sliders), raw=True)
-    shown = display(draw(), display_id=True)
+        output.display(_bundle(sliders), raw=True)  # type: ignore[no-untyped-call]
+    shown = output.display(draw(), display_id=True)  # type: ignore[no-untyped-call]
     for slider in sliders:
         slider.observe(lambda change: shown.update(draw(**{one.description: one.value for one in sliders})), "value")
     return sliders
@@ -51,4 +51,4 @@ def _bundle(sliders: list[Any]) -> dict[str, Any]:
     """Return what shows the sliders in a row, with words in place of the widget's name where they cannot be shown."""
     from ipywidgets import HBox
 
-    return HBox(sliders)._repr_mimebundle_() | {"text/plain": _NOT_MOVED}
+    return {**HBox(sliders)._repr_mimebundle_(), "text/plain": _NOT_MOVED}
