@@ -2,7 +2,7 @@
 
 Every function draws on the axes it is given, or on a new figure 3.4 or 7 inches wide, and returns the axes. New figures are
 plain `matplotlib.figure.Figure` objects that pyplot does not know: no display is needed, and none stays open. In a notebook,
-show ``axes.figure``; `save` writes it to a file.
+show ``axes.figure``, after ``%matplotlib inline``; `save` writes it to a file.
 """
 
 from nlhfsim.plots.claims import tightness
