@@ -554,6 +554,20 @@ def test_runs_bracket_the_critical_step(name: str) -> None:
         assert away < 1e-12 if converges else away > 1e-6, (factor, away)
 
 
+def test_few_small_inner_steps_leave_a_window() -> None:
+    """`ProximalPG` with five inner steps at β = 0.001: runs converge below and above the window, and leave π* within it."""
+    gambles = nl.datasets.load("regenwetter2012", beta=0.001)
+    cycle = gambles.restrict(nl.games.strongest_cycle(gambles))
+    equilibrium = nl.solve(cycle)
+    method = dynamics.ProximalPG(proximal_step=10, inner_steps=5)
+    (_, first), (second, third) = stability.stable_ranges(cycle, method, 0.01, 100, equilibrium=equilibrium)
+    assert (first, second, third) == pytest.approx((0.6546, 2.7915, 24.778), rel=1e-3)
+    start = equilibrium.policy * [1.01, 1.0, 0.99]
+    for step, converges in ((0.9 * first, True), (1.5, False), (1.1 * second, True)):
+        run = nl.simulate(cycle, method.with_step(step), 20_000, start=start / start.sum(), equilibrium=equilibrium)
+        assert bool(run.kl[0, -1] < run.kl[0, 0]) == converges
+
+
 # --- methods of users -----------------------------------------------------------------------------------------------------
 
 
