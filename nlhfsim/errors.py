@@ -82,7 +82,10 @@ def ensure_real(name: str, value: object, kind: str = "a real number") -> float:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} = {value!r} must be {kind}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise InputError(f"{name} is too large a number: must be below 1.8e308") from None
     if not math.isfinite(number):
         raise InputError(f"{name} = {number} must be finite")
     return number

@@ -174,6 +174,23 @@ def test_a_sweep_has_a_page(tmp_path: Path) -> None:
     assert '"grid"' in page.text and "nlhfsim sweep config.toml" in page.text
 
 
+def test_what_all_runs_share_is_said_once(tmp_path: Path) -> None:
+    """So that the columns that differ have room, on the screen and on paper."""
+    page = made_by(
+        tmp_path, "run", "rock-paper-scissors", "--dynamics", "NashMD", "--steps", "9", "--runs", "3", "--start", "random"
+    )
+    assert "The same in all: dynamics NashMD" in page.text and "steps 9" in page.text and len(page.of("th")) < 8
+
+
+def test_what_is_no_text_or_picture_does_no_harm(tmp_path: Path) -> None:
+    """Half a character, a folder that is called like a picture."""
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "result.json").write_text(
+        '{"sweep": {"title": "\\ud800", "runs": 0, "completed": 0, "diverged": 0, "failed": 0}, "best": []}'
+    )
+    assert "Sweep" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
 def test_labels_are_text(tmp_path: Path) -> None:
     """Whatever they hold."""
     (tmp_path / "votes.csv").write_text("item_a,item_b,winner\n" + "<script>alert(1)</script>,b & c,item_a\n" * 3)
@@ -205,6 +222,8 @@ def test_every_statement_is_set(name: str) -> None:
         ({"result.json": '{"a": 1}'}, "is not a result of nlhfsim"),
         ({"result.json": '{"runs": []}', "provenance.json": "{"}, "provenance.json' is not JSON"),
         ({"result.json": '{"policy": [0.5]}'}, "result.json' is not complete: 'labels'"),
+        ({"result.json": '{"beta": 1, "status": "certified", "labels": [], "policy": [[]]}'}, "is not complete"),
+        ({"result.json": '{"runs": [{"final_kl": 1%s}]}' % ("0" * 400)}, "is not complete"),
     ],
 )
 def test_folders_without_a_result_are_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ import nlhfsim as nl
 from nlhfsim.errors import ConfigurationError, DataError, InputError
 from nlhfsim.sweep._axes import distribution_of, stream
 from nlhfsim.sweep._design import design_of
+from nlhfsim.sweep._result import _median
 
 CONFIG = """\
 title = "Cycles"
@@ -90,7 +92,8 @@ class TestDesign:
             ("rock-paper-scissors", 0.1): 12,
             ("regenwetter2012", 0.02): 12,
         }
-        assert Counter(run.get("method_step_size") for run in runs) == {1: 12, 2.5: 12, "inverse-time:12,12": 12}
+        assert Counter(run.get("method_step_size") for run in runs) == {1: 12, 2.5: 12, None: 12}
+        assert Counter(run.get("method_step_size_schedule") for run in runs) == {None: 24, "inverse-time:12,12": 12}
         assert Counter(run["batch_size"] for run in runs) == {None: 18, 4: 18}
 
     def test_a_dict_and_json_mean_what_the_file_means(self, config: Path, tmp_path: Path) -> None:
@@ -338,6 +341,54 @@ class TestMistakes:
         assert not (tmp_path / "out").exists()
 
 
+class TestSizes:
+    """How many runs there are, known before any is laid out."""
+
+    @pytest.mark.parametrize(
+        ("methods", "run", "runs"),
+        [
+            ([{"name": "NashMD", "grid": {"step_size": [1, 2]}}], {"seeds": 10**6}, 2 * 10**6),
+            (
+                [{"name": "NashProx", "grid": dict.fromkeys(("step_size", "proximal_step"), [1 / k for k in range(1, 2001)])}],
+                {},
+                4 * 10**6,
+            ),
+            ([{"name": "NashMD", "random": {"step_size": {"uniform": [1, 2]}}, "samples": 10**6}], {"seeds": 2}, 2 * 10**6),
+        ],
+    )
+    def test_too_many_are_refused_at_once(self, methods: Any, run: Any, runs: int) -> None:
+        """Before lists of that length are made."""
+        config = {"games": [{"source": "rock-paper-scissors"}], "methods": methods, "run": {"n_steps": 5} | run}
+        with pytest.raises(ConfigurationError, match=f"it describes {runs} runs, must describe at most 1000000"):
+            design_of(config)
+
+    def test_equal_numbers_are_one_run(self) -> None:
+        """1 is 1.0, in a list and in another entry."""
+        methods = [{"name": "NashMD", "step_size": 1}, {"name": "NashMD", "grid": {"step_size": [1.0, 2]}}]
+        design = design_of({"games": [{"source": "rock-paper-scissors", "beta": 1}], "methods": methods, "run": {"n_steps": 5}})
+        assert [run.config["method_step_size"] for run in design.runs] in ([1, 2], [1.0, 2])
+
+    @pytest.mark.parametrize("place", ["step_size", "n_steps", "beta", "start"])
+    def test_numbers_beyond_floats_are_mistakes(self, place: str) -> None:
+        """Each with its place."""
+        game: dict[str, Any] = {"source": "rock-paper-scissors"}
+        method: dict[str, Any] = {"name": "NashMD", "step_size": 1}
+        run: dict[str, Any] = {"n_steps": 5}
+        where = {"step_size": method, "n_steps": run, "beta": game, "start": run}[place]
+        where[place] = [10**400, 1, 1] if place == "start" else 10**400
+        with pytest.raises(ConfigurationError, match=rf"{place}: .*(too large a number|must be reference)"):
+            design_of({"games": [game], "methods": [method], "run": run})
+
+
+@pytest.mark.parametrize(
+    ("values", "median"), [([None, 1.0, 3.0], 3.0), ([1.0, None, 3.0], 3.0), ([None, None, 3.0], np.inf), ([1.0, np.nan], np.inf)]
+)
+def test_what_is_missing_is_infinitely_bad(values: list[float | None], median: float) -> None:
+    """In whichever order it comes."""
+    for some in itertools.permutations(values):
+        assert _median(some) == median
+
+
 class TestResults:
     """The tables hold what `simulate` gives."""
 
@@ -351,8 +402,8 @@ class TestResults:
                 game = nl.datasets.load("regenwetter2012").with_beta(0.02).with_reference([0.4, 0.15, 0.15, 0.15, 0.15])
             else:
                 game = nl.games.rock_paper_scissors(row["game_margin"], beta=row["beta"])
-            text = row["method_step_size"]
-            step = nl.schedules.parse(text) if text.startswith("inverse") else float(text)
+            text = row["method_step_size_schedule"]
+            step = nl.schedules.parse(text) if isinstance(text, str) else float(row["method_step_size"])
             method = nl.dynamics.build(row["method"], step_size=step)
             feedback = "exact" if row["feedback"] == "exact" else nl.Sampled(batch_size=int(row["batch_size"]))
             run = nl.simulate(game, method, 60, feedback=feedback, start="random", seed=row["seed"])

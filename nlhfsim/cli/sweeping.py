@@ -26,23 +26,26 @@ def do_sweep(config: str, out: str, workers: int | None, dask: str | None, resum
         if stop.args:
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
-    _draw(found)
+    not_drawn = _draw(found)
     if as_json:
         output.emit_json({"path": str(found.path)} | found.to_dict())
         return
     _tell(found)
+    if not_drawn:
+        print(f"no figure: {not_drawn}")
 
 
-def _draw(found: Sweep) -> None:
-    """Draw the outcome against what was varied, if that is a number."""
+def _draw(found: Sweep) -> str:
+    """Draw the outcome against what was varied, or return why it is not drawn."""
     from nlhfsim import plots
 
     try:
         axes = plots.sweep(found)
-    except InputError:
-        return
+    except InputError as error:
+        return str(error)
     for suffix in ("pdf", "svg"):
         plots.save(axes, found.path / f"outcome.{suffix}")
+    return ""
 
 
 def _tell(found: Sweep) -> None:

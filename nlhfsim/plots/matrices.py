@@ -15,6 +15,8 @@ from nlhfsim.games.game import PreferenceGame
 from nlhfsim.plots.style import DOUBLE, METHOD_COLOURS, SINGLE, axes_or_new, finish, legend, names_of, style
 
 _THREE = "#D55E00"
+_ACROSS = 40
+"""Letters of labels that stand side by side under a figure of one column."""
 _LABELLED = 40
 """Up to so many actions are named, and their strongest three-cycle marked."""
 
@@ -138,8 +140,10 @@ def policy_bars(game: PreferenceGame, policies: Mapping[str, npt.ArrayLike], ax:
             left = np.arange(game.n) - 0.4 + k * width
             colour = METHOD_COLOURS.get(name, spare[k % len(spare)])
             axes.bar(left, row[order], width, align="edge", color=colour, edgecolor="w", label=name)
-        tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if game.n > 3 else {}
-        axes.set_xticks(range(game.n), [names_of(game)[i] for i in order], parse_math=False, **tilt)
+        names = [names_of(game)[i] for i in order]
+        crowded = game.n > 3 or game.n * max(map(len, names)) > _ACROSS
+        tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks(range(game.n), names, parse_math=False, **tilt)
         axes.set_ylabel("Probability")
         finish(axes)
         legend(axes, axes.get_legend_handles_labels()[0], "above")

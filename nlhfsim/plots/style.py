@@ -39,7 +39,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (6,
 _MARKERS = "os^DvPX<>*"
 _LONGEST = 20
 """Letters of an action's name in a figure."""
-_SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "η"}
+_SYMBOLS = {"step_size": "γ", "inner_step_size": "inner γ", "proximal_step": "proximal γ"}
 _STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -132,10 +132,10 @@ def looks_of(trajectories: Sequence[Records]) -> list[dict[str, Any]]:
 
 
 def _lighter(colour: str, times: int) -> str:
-    """Return a colour mixed with white, half of what is left each time."""
+    """Return a colour mixed with white, so that it is still seen."""
     from matplotlib.colors import to_hex, to_rgb
 
-    share = 1 - 0.55 ** min(times, 3)
+    share = (0.0, 0.4, 0.55)[min(times, 2)]
     red, green, blue = (part + share * (1 - part) for part in to_rgb(colour))
     return to_hex((red, green, blue)) if times else colour
 

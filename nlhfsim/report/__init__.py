@@ -43,10 +43,12 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     found = Folder.read(Path(folder))
     try:
         page = render(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(f"{error.filename!r} cannot be read: {error.strerror or error}") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DataError(f"{str(found.path / 'result.json')!r} is not complete: {error}") from error
     target = Path(folder) / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise DataError(f"out {str(out)!r} is a folder, must be the name of a file")
-    write_whole(target, page.encode("utf-8"))
+    write_whole(target, page.encode("utf-8", "replace"))
     return target

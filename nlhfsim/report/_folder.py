@@ -84,6 +84,6 @@ def _object(path: Path) -> dict[str, Any]:
 def _pictures(path: Path) -> list[tuple[Path, str]]:
     found: dict[str, tuple[Path, str]] = {}
     for suffix, media in _PICTURES.items():
-        for picture in sorted(path.glob(f"*{suffix}")):
+        for picture in sorted(one for one in path.glob(f"*{suffix}") if one.is_file()):
             found.setdefault(picture.stem, (picture, media))
     return [found[name] for name in sorted(found)]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nlhfsim import __version__
 from nlhfsim.report._claims import accounts, claims_table, kill_matrix
 from nlhfsim.report._folder import Folder
-from nlhfsim.report._tables import Cell, Table, table
+from nlhfsim.report._tables import Cell, Table, cell, table
 from nlhfsim.tables import comparison_notes, comparison_table, show
 
 _HERE = Path(__file__).parent
@@ -164,10 +164,18 @@ def _records(title: str, records: list[dict[str, Any]], note: str = "") -> Table
     names = list(dict.fromkeys(name for record in records for name in record))
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     shown = [name for name in names if name != "id" and any(record.get(name) is not None for record in records)]
+    common = {name: records[0].get(name) for name in shown if len(records) > 1 and _same([r.get(name) for r in records])}
+    shown = [name for name in shown if name not in common]
     rows = [[_status(record.get(name)) if name == "status" else record.get(name) for name in shown] for record in records[:_MOST]]
     notes = [note] if note else []
+    words = [f"{name.replace('_', ' ')} {cell(value).text}" for name, value in common.items()]
+    notes += [f"The same in all: {', '.join(words)}."] if words else []
     notes += [f"{len(records) - _MOST} more are in the folder."] if len(records) > _MOST else []
     return table(title, [name.replace("_", " ") for name in shown], rows, notes)
+
+
+def _same(values: list[Any]) -> bool:
+    return all(value == values[0] for value in values)
 
 
 _MOST = 2000

@@ -131,6 +131,11 @@ class Entry:
             return f"{self.place}.grid.{key}" + ("" if position is None else f"[{position}]")
         return f"{self.place}.random.{key}" if key in self.random else f"{self.place}.{key}"
 
+    @property
+    def size(self) -> int:
+        """How many points the entry has."""
+        return math.prod(map(len, self.grid.values())) * ((self.samples or 1) if self.random else 1)
+
     def points(self, seed: int) -> list[dict[str, Any]]:
         """Return every point of the grid, each with every sample of what is random."""
         grid = [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]

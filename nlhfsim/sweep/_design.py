@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,12 +94,14 @@ def design_of(config: Any) -> Design:
     settings = read_entry(tables.get("run", {}), "run", drawn, mistakes)
     shared = Shared.of(settings, mistakes) if settings is not None else None
     settings = None if settings is None else of_each_run(settings)
+    if shared is not None:
+        size = _size(games, methods, settings, samples) * len(shared.seeds)
+        if size > LARGEST:
+            raise ConfigurationError(source.name, [f"it describes {size} runs, must describe at most {LARGEST}"])
     parts = _Parts(source.base, samples, seed or 0, games, methods, settings, mistakes)
     if mistakes.found or shared is None:
         raise ConfigurationError(source.name, sorted(mistakes.found, key=_section))
-    runs = tuple(_distinct(_laid_out(parts, shared)))
-    if len(runs) > LARGEST:
-        raise ConfigurationError(source.name, [f"it describes more than {LARGEST} runs"])
+    runs = tuple({run.task.id: run for run in _laid_out(parts, shared)}.values())  # entries may overlap
     return Design(str(tables.get("title", "")), runs, plain(tables), source.base, source.text, shared.curves)
 
 
@@ -208,7 +211,7 @@ def _run(game: GamePart, method: MethodPart, settings: SettingsPart, seed: int, 
         "contexts": game.contexts,
         "fingerprint": game.recipe.fingerprint,
         "method": method.config["name"],
-        **{f"method_{key}": value for key, value in method.config.items() if key != "name"},
+        **{_column(key, value): value for key, value in method.config.items() if key != "name"},
         "feedback": "exact" if votes is None else "sampled",
         "batch_size": None if votes is None else votes.batch_size,
         "votes": None if votes is None else votes.votes,
@@ -223,10 +226,27 @@ def _run(game: GamePart, method: MethodPart, settings: SettingsPart, seed: int, 
     return Run(Task(_digest(whole)[:24], *parts), config)
 
 
+def _column(key: str, value: Any) -> str:
+    """Return the column of a method's parameter; schedules, which are words, have one of their own beside the numbers."""
+    return f"method_{key}_schedule" if isinstance(value, str) else f"method_{key}"
+
+
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_same_numbers(value), sort_keys=True).encode()).hexdigest()
 
 
-def _distinct(runs: Iterator[Run]) -> list[Run]:
-    """Return runs without those that are there already, as entries that overlap and random choices give them."""
-    return list({run.task.id: run for run in itertools.islice(runs, 10 * LARGEST)}.values())
+def _same_numbers(value: Any) -> Any:
+    """Return a value in which numbers that are equal are written alike: 1.0 as 1."""
+    if isinstance(value, dict):
+        return {key: _same_numbers(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_same_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _size(games: list[Entry], methods: list[Entry], settings: Entry | None, samples: int | None) -> int:
+    """Return how many runs there are of each seed."""
+    if samples is not None:
+        return samples
+    sizes = [sum(entry.size for entry in entries) for entries in (games, methods, [] if settings is None else [settings])]
+    return math.prod(sizes)

@@ -202,7 +202,7 @@ def make_settings(point: dict[str, Any], base: Path) -> SettingsPart:
     policy = _policy_of(start, base, "start", ", ".join(map(repr, STARTS))) if isinstance(start, str) else start
     try:
         array = np.asarray(policy, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(())
     if array.ndim not in (1, 2):
         raise InputError(f"start = {start!r} must be {', '.join(STARTS)}, a list of probabilities, or a file of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -127,7 +128,7 @@ def _best_of(points: dict[str, list[dict[str, Any]]], metric: str | None) -> tup
 
     def value(rows: list[dict[str, Any]]) -> float:
         name = metric or ("kl" if rows[0]["beta"] > 0 else "gap0")
-        return _median((row[f"final_{name}"] for row in rows), missing=float("inf"))
+        return _median(row[f"final_{name}"] for row in rows)
 
     rows = min(points.values(), key=value)
     first = rows[0]
@@ -135,13 +136,14 @@ def _best_of(points: dict[str, list[dict[str, Any]]], metric: str | None) -> tup
     entry = {name: given for name, given in first.items() if _of_problem(name)}
     entry |= {"method": first["method"], "params": _params(first), "points": len(points), "runs": len(rows), "status": worst}
     for name in METRICS:
-        median = _median((row[f"final_{name}"] for row in rows), missing=float("nan"))
-        entry[f"final_{name}"] = median if median < float("inf") else None
+        median = _median(row[f"final_{name}"] for row in rows)
+        entry[f"final_{name}"] = median if median < math.inf else None
     return value(rows), entry
 
 
-def _median(values: Iterable[float | None], missing: float) -> float:
-    return statistics.median([missing if value is None else value for value in values])
+def _median(values: Iterable[float | None]) -> float:
+    """Return the median, where what is missing is infinitely bad."""
+    return statistics.median([math.inf if value is None or math.isnan(value) else value for value in values])
 
 
 def _params(row: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +168,10 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(folder: Path, name: str) -> Any:
+    import pyarrow
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(folder / name).read()
+    try:
+        return pyarrow.parquet.ParquetFile(folder / name).read()
+    except (OSError, pyarrow.ArrowException):
+        raise DataError(f"{str(folder / name)!r} is damaged; the call that began the sweep writes it again") from None

@@ -179,7 +179,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Return what a folder says about its sweep."""
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
+        if about["format"] != FORMAT or not {"title", "digest", "versions"} <= set(about):
             raise ValueError("format")
     except OSError as error:
         raise DataError(f"{str(folder)!r} holds no sweep ({ABOUT}: {error.strerror or error})") from None
