@@ -164,7 +164,7 @@ def _records(title: str, records: list[dict[str, Any]], note: str = "") -> Table
     names = list(dict.fromkeys(name for record in records for name in record))
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     shown = [name for name in names if name != "id" and any(record.get(name) is not None for record in records)]
-    common = {name: records[0].get(name) for name in shown if len(records) > 1 and _same([r.get(name) for r in records])}
+    common = {name: records[0].get(name) for name in shown if name not in _NAMED and _same([r.get(name) for r in records])}
     shown = [name for name in shown if name not in common]
     rows = [[_status(record.get(name)) if name == "status" else record.get(name) for name in shown] for record in records[:_MOST]]
     notes = [note] if note else []
@@ -175,9 +175,11 @@ def _records(title: str, records: list[dict[str, Any]], note: str = "") -> Table
 
 
 def _same(values: list[Any]) -> bool:
-    return all(value == values[0] for value in values)
+    """Return whether there are several values, all equal."""
+    return len(values) > 1 and all(value == values[0] for value in values)
 
 
+_NAMED = ("dynamics", "method", "params")
 _MOST = 2000
 """Rows that a page can show."""
 _FIRST = ("run", "game", "beta", "dynamics", "method", "params", "status", "seed")
