@@ -57,3 +57,10 @@ def comparison_notes(rows: Any) -> list[str]:
     notes = [meaning]
     notes += [f"diverged at every step of the grid, or at the step given: {', '.join(lost)}"] if lost else []
     return notes + ([f"best step at the edge of the grid, a wider grid may do better: {', '.join(edges)}"] if edges else [])
+
+
+def verdict_words(status: str, verdict: str, n_games: int) -> str:
+    """Return a verdict in words that fit what kind of claim it is about."""
+    if status == "conjecture" and verdict == "inconclusive" and n_games:
+        return "no counterexample"
+    return "shown" if (status, verdict) == ("counterexample", "holds") else verdict

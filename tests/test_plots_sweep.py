@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import nlhfsim as nl
-from nlhfsim.errors import InputError
+from nlhfsim.errors import DataError, InputError
 
 CONFIG: dict[str, Any] = {
     "games": [{"source": "rock-paper-scissors", "grid": {"beta": [0.05, 0.1]}}],
@@ -79,3 +80,24 @@ def test_what_cannot_be_drawn(found: nl.Sweep, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 5 problems beside step_size, of which one figure shows four"):
         nl.plots.sweep(five)
     assert len(nl.plots.sweep(five, "beta").get_lines()) == 1
+
+
+def test_a_damaged_table_is_said_to_be(found: nl.Sweep, tmp_path: Path) -> None:
+    """By a sentence with the file, not by the library that reads it."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(found.path, folder)
+    (folder / "results.parquet").write_bytes(b"PAR1?")
+    with pytest.raises(DataError, match="results.parquet' is damaged"):
+        nl.Sweep.read(folder)
+
+
+def test_long_names_under_bars_are_turned() -> None:
+    """Three names fill a column of print when they are long, and stand side by side when they are short."""
+    for names, turned in (
+        (["a", "b", "c"], False),
+        (["gpt-4-turbo-2024-04-09", "claude-3-opus-20240229", "llama-3-70b-instruct"], True),
+    ):
+        game = nl.games.rock_paper_scissors(beta=0.1)
+        named = nl.PreferenceGame(game.preferences, 0.1, labels=names)
+        axes = nl.plots.policy_bars(named, {"uniform": [1 / 3] * 3})
+        assert all((text.get_rotation() > 0) == turned for text in axes.get_xticklabels())

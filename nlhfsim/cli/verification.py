@@ -9,6 +9,7 @@ import click
 import nlhfsim
 from nlhfsim import claims, provenance
 from nlhfsim.cli import inputs, output
+from nlhfsim.tables import verdict_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,16 +90,17 @@ def verdict_table(verdicts: Iterable[Verdict]) -> tuple[list[str], list[list[Any
         killed = sum(verdict.mutants.values())
         mutants = f"{killed} of {len(verdict.mutants)}" if verdict.mutants else None
         ratios = [verdict.worst_ratio, verdict.median_ratio]
-        rows.append([verdict.claim.id, verdict.claim.status, _words(verdict), verdict.n_games, *ratios, mutants])
+        rows.append(
+            [
+                verdict.claim.id,
+                verdict.claim.status,
+                verdict_words(verdict.claim.status, verdict.verdict, verdict.n_games),
+                verdict.n_games,
+                *ratios,
+                mutants,
+            ]
+        )
     return ["claim", "status", "verdict", "games", "worst ratio", "median", "mutants rejected"], rows
-
-
-def _words(verdict: Verdict) -> str:
-    if verdict.claim.status == "conjecture" and verdict.verdict == "inconclusive" and verdict.n_games:
-        return "no counterexample"
-    if verdict.claim.status == "counterexample" and verdict.verdict == "holds":
-        return "shown"
-    return verdict.verdict
 
 
 def verdict_notes(verdicts: Iterable[Verdict]) -> list[str]:

@@ -12,9 +12,9 @@ from nlhfsim.errors import InputError, ensure_choice
 from nlhfsim.plots.curves import FLOORS, WORDS
 from nlhfsim.plots.style import SINGLE, axes_or_new, colour_of, finish, fit_height, legend, marker_of, style
 from nlhfsim.sweep import Sweep
+from nlhfsim.sweep._result import of_problem
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)))
-_PROBLEM = ("game", "beta", "reference", "feedback", "batch_size", "votes", "candidates", "n_steps", "start")
 _BAD = 1e12
 """What is worse, or did not end, is drawn at the upper end."""
 
@@ -105,7 +105,7 @@ def _curves(found: Sweep, along: str, metric: str) -> tuple[dict[tuple[str, str]
     for row in found.rows:
         if not isinstance(row.get(column), (int, float)):
             continue
-        problem = json.dumps({k: v for k, v in row.items() if (k in _PROBLEM or k.startswith("game_")) and k != column})
+        problem = json.dumps({k: v for k, v in row.items() if of_problem(k) and k != column})
         others = json.dumps({k: v for k, v in row.items() if k.startswith("method_") and k != column})
         outcome = row[f"final_{metric}"] if row["status"] == "completed" else None
         at = groups.setdefault((row["method"], problem), {}).setdefault(float(row[column]), {})

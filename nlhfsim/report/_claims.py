@@ -9,7 +9,7 @@ import numpy as np
 
 from nlhfsim.report._mathematics import mathematics
 from nlhfsim.report._tables import Cell, Table, table
-from nlhfsim.tables import show
+from nlhfsim.tables import show, verdict_words
 
 _MARKS = {"holds": "good", "violated": "bad", "inconclusive": "open"}
 _LARGEST = 12
@@ -88,11 +88,7 @@ def _names(row: dict[str, bool], killed: bool) -> str:
 
 
 def _words(claim: dict[str, Any]) -> str:
-    if claim["status"] == "conjecture" and claim["verdict"] == "inconclusive" and claim["n_games"]:
-        return "no counterexample"
-    if claim["status"] == "counterexample" and claim["verdict"] == "holds":
-        return "shown"
-    return str(claim["verdict"])
+    return verdict_words(claim["status"], claim["verdict"], claim["n_games"])
 
 
 def _account(claim: dict[str, Any]) -> Account:

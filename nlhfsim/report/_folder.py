@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import DataError
+from nlhfsim.provenance import FILE
 
 _PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 """Kinds of figures that a page can show, the better ones first."""
@@ -65,7 +66,7 @@ class Folder:
         kind = next((words for key, words in _KINDS.items() if key in result), None)
         if kind is None:
             raise DataError(f"{str(path / 'result.json')!r} is not a result of nlhfsim: it has none of {', '.join(_KINDS)}")
-        provenance = next((_object(path / name) for name in ("provenance.json", "sweep.json") if (path / name).exists()), {})
+        provenance = next((_object(path / name) for name in (FILE, "sweep.json") if (path / name).exists()), {})
         return cls(path, kind, result, provenance, tuple(_pictures(path)))
 
 

@@ -101,7 +101,7 @@ class Sweep:
             ensure_choice("metric", metric, METRICS)
         problems: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {}
         for row in self.rows:
-            problem = json.dumps({name: value for name, value in row.items() if _of_problem(name)})
+            problem = json.dumps({name: value for name, value in row.items() if of_problem(name)})
             point = json.dumps({name: value for name, value in row.items() if name.startswith("method_")})
             problems.setdefault(problem, {}).setdefault(row["method"], {}).setdefault(point, []).append(row)
         found = []
@@ -119,7 +119,8 @@ class Sweep:
         }
 
 
-def _of_problem(name: str) -> bool:
+def of_problem(name: str) -> bool:
+    """Return whether a column says which problem a run is about, rather than how it was done or how it ended."""
     return name in _PROBLEM or name.partition("_")[0] == "game"
 
 
@@ -133,7 +134,7 @@ def _best_of(points: dict[str, list[dict[str, Any]]], metric: str | None) -> tup
     rows = min(points.values(), key=value)
     first = rows[0]
     worst = max((row["status"] for row in rows), key=STATUSES.index)
-    entry = {name: given for name, given in first.items() if _of_problem(name)}
+    entry = {name: given for name, given in first.items() if of_problem(name)}
     entry |= {"method": first["method"], "params": _params(first), "points": len(points), "runs": len(rows), "status": worst}
     for name in METRICS:
         median = _median(row[f"final_{name}"] for row in rows)
@@ -157,7 +158,7 @@ def _params(row: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """Return a run with the fields that others rely on, and those that tell it from the others."""
-    names = ("run", "id", *(name for name in row if _of_problem(name)))
+    names = ("run", "id", *(name for name in row if of_problem(name)))
     outcome = ("seed", "steps", "oracle_calls", "queries", "final_kl", "final_exploitability", "final_gap0", "status", "error")
     return {
         "dynamics": row["method"],
