@@ -1,0 +1,43 @@
+"""Nash learning with language models: the methods of the simulator, with the same loss, on a causal language model.
+
+Needs the extra: ``pip install nlhfsim[torch]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from nlhfsim.errors import MissingExtraError
+
+for _name in ("torch", "transformers", "safetensors"):
+    if importlib.util.find_spec(_name) is None:
+        raise MissingExtraError(f"nlhfsim.llm needs {_name}: pip install 'nlhfsim[torch]'")
+
+if TYPE_CHECKING:
+    from nlhfsim.llm import methods, oracles
+    from nlhfsim.llm.config import NashConfig
+
+_HOME = {
+    "NashConfig": "config",
+    "NashTrainer": "trainer",
+}
+_MODULES = ("exact", "methods", "oracles")
+
+__all__ = ["NashConfig", "NashTrainer", "exact", "methods", "oracles"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"nlhfsim.llm.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"nlhfsim.llm.{name}")
+    else:
+        raise AttributeError(f"module 'nlhfsim.llm' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

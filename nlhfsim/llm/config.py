@@ -1,0 +1,344 @@
+"""The configuration of a training run: one frozen dataclass, checked when it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nlhfsim.errors import (
+    ConfigurationError,
+    InputError,
+    did_you_mean,
+    ensure_between,
+    ensure_choice,
+    ensure_flag,
+    ensure_integer,
+    ensure_nonnegative,
+    ensure_positive,
+)
+from nlhfsim.llm import methods
+
+PRECISIONS = ("float32", "bfloat16", "float64")
+SCHEDULES = ("constant", "linear", "cosine", "inverse_time")
+OPTIMIZERS = ("adamw", "sgd")
+OF_METHODS = ("proximal_step", "averaging", "refresh_every", "inner_steps", "mixing")
+
+
+@dataclass(frozen=True)
+class NashConfig:
+    """How a language model is trained towards the Nash equilibrium of the preference game.
+
+    Every field is checked; a combination that makes no sense is refused with what would.
+
+    Parameters
+    ----------
+    method : str
+        ``"nash_prox"``, ``"online_ipo"``, ``"proximal_pg"``, ``"nash_md"``, ``"ipo_md"`` or ``"extragradient"``.
+    beta : float
+        β ≥ 0, weight of the KL towards the reference, on the scale of probabilities of preference.
+    proximal_step : float, optional
+        1/τ > 0: the pull to the target has weight τ (`nash_prox`, `proximal_pg`; default 5).
+    averaging : float, optional
+        α in (0, 1], the share that the target takes from the policy after every step (`nash_prox`; default 0.05).
+    refresh_every : int, optional
+        m ≥ 1: the target becomes the policy after every m-th step instead (`nash_prox`).
+    inner_steps : int, optional
+        Steps between two refreshes of the target (`proximal_pg`; default 50).
+    mixing : float, optional
+        m in [0, 1], weight of the reference in the geometric mixture (`nash_md`, `ipo_md`; default 0.125).
+    group_size : int
+        G ≥ 2 responses a prompt; all their pairs are compared.
+    votes : bool
+        True: one Bernoulli vote a pair, drawn from the oracle's probability. False: the probability itself.
+    feedback : str
+        ``"sampled"``, or ``"exact"``: the expectation over all responses, for a model whose responses can be enumerated.
+    kl_estimator : str
+        ``"pair"``: from the log-probabilities of the responses, as in the loss. ``"token"``: the KL over the vocabulary at every
+        token of them, with its effect on later tokens; both are unbiased for the same gradient.
+    steps, prompts_per_step : int
+        Optimizer steps, and prompts in each.
+    micro_batch_prompts : int, optional
+        Prompts, with all of their responses, whose activations are in memory at once; None: all of a step. The gradient does
+        not depend on it.
+    max_prompt_tokens, max_new_tokens : int
+        Longest prompt (None: what the model's context leaves) and response.
+    temperature : float
+        T > 0: the policy is softmax(logits/T), when it is sampled and when its log-probabilities are taken.
+    top_k, top_p : int and float, optional
+        Truncated sampling. It draws from another policy than the one that is trained, so `allow_off_policy` must be True.
+    allow_off_policy : bool
+        Whether sampling may differ from the policy.
+    allowed_tokens : tuple of int, optional
+        The policy is restricted to these tokens, when it is sampled and when its log-probabilities are taken.
+    stop_tokens : tuple of int, optional
+        Tokens that end a response and belong to it. None: the tokenizer's end of sequence. Empty: every response has
+        `max_new_tokens` tokens.
+    optimizer : str
+        ``"adamw"`` or ``"sgd"``.
+    learning_rate : float
+        The largest of the schedule, > 0.
+    schedule : str
+        ``"constant"``, ``"linear"`` (to 0 at the last step), ``"cosine"`` (to 0), or ``"inverse_time"`` (``1/(1 +
+        t/decay_steps)``).
+    decay_steps : int, optional
+        Of ``inverse_time``; default a tenth of `steps`.
+    warmup_steps : int
+        Steps over which the learning rate rises from 0.
+    adam_betas, adam_epsilon, weight_decay : floats
+        Of AdamW; `weight_decay` pulls weights to 0 and is off by default, as the theory has no such term.
+    gradient_clip : float, optional
+        Largest Euclidean norm of a gradient; None: no limit.
+    precision : str
+        ``"float32"``, ``"bfloat16"`` (with float32 master weights) or ``"float64"``.
+    activation_checkpointing : bool
+        Recompute activations in the backward pass.
+    logprob_chunk : int
+        Tokens whose logits over the vocabulary are in memory at once.
+    generation_batch : int, optional
+        Responses generated at once; None: all of a step.
+    evaluate_every, checkpoint_every : int, optional
+        Steps between evaluations on the held-out prompts and between checkpoints; None: only at the end.
+    keep_checkpoints : int
+        How many are kept, the newest.
+    seed : int
+        Of everything random.
+
+    Raises
+    ------
+    InputError
+        If a field is not as described.
+
+    Examples
+    --------
+    >>> from nlhfsim.llm import NashConfig
+    >>> config = NashConfig(method="nash_prox", beta=0.05, refresh_every=50)
+    >>> config.parameters
+    {'proximal_step': 5.0, 'averaging': None, 'refresh_every': 50}
+    """
+
+    method: str = "nash_prox"
+    beta: float = 0.1
+    proximal_step: float | None = None
+    averaging: float | None = None
+    refresh_every: int | None = None
+    inner_steps: int | None = None
+    mixing: float | None = None
+    group_size: int = 4
+    votes: bool = True
+    feedback: str = "sampled"
+    kl_estimator: str = "pair"
+    steps: int = 100
+    prompts_per_step: int = 8
+    micro_batch_prompts: int | None = None
+    max_prompt_tokens: int | None = None
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    allow_off_policy: bool = False
+    allowed_tokens: tuple[int, ...] | None = None
+    stop_tokens: tuple[int, ...] | None = None
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-6
+    schedule: str = "constant"
+    decay_steps: int | None = None
+    warmup_steps: int = 0
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    gradient_clip: float | None = 1.0
+    precision: str = "float32"
+    activation_checkpointing: bool = False
+    logprob_chunk: int = 1024
+    generation_batch: int | None = None
+    evaluate_every: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Validate, and put every field into its exact type."""
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            object.__setattr__(self, name, check(name, value))
+        self._fill_parameters()
+        self._check_together()
+
+    def _fill_parameters(self) -> None:
+        """Set the parameters of the method that were not given, and refuse those of other methods."""
+        defaults = dict(methods.get(self.method).defaults)
+        for name in OF_METHODS:
+            if getattr(self, name) is not None and name not in defaults:
+                owners = [other for other in methods.names() if name in methods.get(other).defaults]
+                raise InputError(
+                    f"{name} = {getattr(self, name)} is not a parameter of {self.method}, but of {', '.join(owners)}"
+                )
+        if self.refresh_every is not None:
+            if self.averaging is not None:
+                raise InputError("give averaging (moving average) or refresh_every (copies), not both")
+            defaults.pop("averaging")
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+    def _check_together(self) -> None:
+        if (self.top_k is not None or self.top_p is not None) and not self.allow_off_policy:
+            given = "top_k" if self.top_k is not None else "top_p"
+            raise InputError(
+                f"{given} = {getattr(self, given)} samples from another policy than the one that is trained, which biases the "
+                "gradient; leave it out, or set allow_off_policy = True"
+            )
+        if self.decay_steps is not None and self.schedule != "inverse_time":
+            raise InputError(f"decay_steps = {self.decay_steps} belongs to schedule = 'inverse_time', not {self.schedule!r}")
+        if self.warmup_steps > self.steps:
+            raise InputError(f"warmup_steps = {self.warmup_steps} must be at most steps = {self.steps}")
+        if self.beta == 0 and self.kl_estimator == "token" and "proximal_step" not in self.parameters:
+            raise InputError("kl_estimator = 'token' needs beta > 0: there is no KL to estimate")
+        if self.kl_estimator == "token" and methods.get(self.method).mixing(self.parameters) > 0:
+            raise InputError(
+                f"kl_estimator = 'token' needs responses of the policy, and those of {self.method} are of its mixture"
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that only some methods take, as they are in force."""
+        return {name: getattr(self, name) for name in methods.get(self.method).defaults}
+
+    @property
+    def pull(self) -> float:
+        """τ, the weight of the pull to the target."""
+        return methods.get(self.method).pull(self.parameters)
+
+    @property
+    def follow(self) -> methods.Follow:
+        """How the target follows the policy."""
+        return methods.get(self.method).follow(self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in the form that JSON takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any], name: str = "config") -> NashConfig:
+        """Return the configuration that a mapping describes.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are mistakes; each is listed with its place.
+        """
+        known = [field.name for field in fields(cls)]
+        mistakes = [f"{key}: is no field{did_you_mean(key, known)}" for key in given if key not in known]
+        for key, value in given.items():
+            if key in _CHECKS and not (value is None and key in _OPTIONAL):
+                try:
+                    _CHECKS[key](key, value)
+                except InputError as error:
+                    mistakes.append(f"{key}: {error}")
+        if not mistakes:
+            try:
+                return cls(**given)
+            except InputError as error:
+                mistakes.append(str(error))
+        raise ConfigurationError(name, mistakes)
+
+    def digest(self) -> str:
+        """Return a hash of what the weights after a step depend on: of every field but how long and how often to report."""
+        skipped = (
+            {"steps", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+            if self.schedule == "constant"
+            else {"evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        )
+        kept = {key: value for key, value in self.to_dict().items() if key not in skipped}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+Check = Callable[[str, Any], Any]
+
+
+def _choice(choices: tuple[str, ...]) -> Check:
+    return lambda name, value: ensure_choice(name, value, choices)
+
+
+def _integer(minimum: int) -> Check:
+    return lambda name, value: ensure_integer(name, value, minimum)
+
+
+def _share(name: str, value: Any) -> float:
+    if ensure_between(name, value, 0, 1) == 0:
+        raise InputError(f"{name} = 0 must be above 0")
+    return float(value)
+
+
+def _unit(name: str, value: Any) -> float:
+    return ensure_between(name, value, 0, 1)
+
+
+def _tokens(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        tokens = tuple(ensure_integer(f"{name}[{k}]", one) for k, one in enumerate(value))
+    except TypeError:
+        raise InputError(f"{name} = {value!r} must be a list of token numbers") from None
+    if len(set(tokens)) < len(tokens) or (name == "allowed_tokens" and not tokens):
+        raise InputError(f"{name} = {list(tokens)} must be at least one token number, none of them twice")
+    return tokens
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise InputError(f"{name} = {value!r} must be two numbers") from None
+    pair = ensure_between(f"{name}[0]", first, 0, 1), ensure_between(f"{name}[1]", second, 0, 1)
+    if max(pair) == 1:
+        raise InputError(f"{name} = {list(pair)} must be below 1")
+    return pair
+
+
+_CHECKS: dict[str, Check] = {
+    "method": lambda name, value: ensure_choice(name, value, methods.names()),
+    "beta": ensure_nonnegative,
+    "proximal_step": ensure_positive,
+    "averaging": _share,
+    "refresh_every": _integer(1),
+    "inner_steps": _integer(1),
+    "mixing": _unit,
+    "group_size": _integer(2),
+    "votes": ensure_flag,
+    "feedback": _choice(("sampled", "exact")),
+    "kl_estimator": _choice(("pair", "token")),
+    "steps": _integer(1),
+    "prompts_per_step": _integer(1),
+    "micro_batch_prompts": _integer(1),
+    "max_prompt_tokens": _integer(1),
+    "max_new_tokens": _integer(1),
+    "temperature": ensure_positive,
+    "top_k": _integer(1),
+    "top_p": _share,
+    "allow_off_policy": ensure_flag,
+    "allowed_tokens": _tokens,
+    "stop_tokens": _tokens,
+    "optimizer": _choice(OPTIMIZERS),
+    "learning_rate": ensure_positive,
+    "schedule": _choice(SCHEDULES),
+    "decay_steps": _integer(1),
+    "warmup_steps": _integer(0),
+    "adam_betas": _betas,
+    "adam_epsilon": ensure_positive,
+    "weight_decay": ensure_nonnegative,
+    "gradient_clip": ensure_positive,
+    "precision": _choice(PRECISIONS),
+    "activation_checkpointing": ensure_flag,
+    "logprob_chunk": _integer(1),
+    "generation_batch": _integer(1),
+    "evaluate_every": _integer(1),
+    "checkpoint_every": _integer(1),
+    "keep_checkpoints": _integer(1),
+    "seed": _integer(0),
+}
+_OPTIONAL = {field.name for field in fields(NashConfig) if field.default is None}
