@@ -268,7 +268,7 @@ class PromptStream:
     >>> from nlhfsim.llm.prompts import PromptStream
     >>> stream = PromptStream(3, seed=0)
     >>> first, second = stream.take(2), stream.take(4)
-    >>> sorted([*first, *second[:1]]), stream.position
+    >>> sorted([*first.tolist(), *second[:1].tolist()]), stream.position
     ([0, 1, 2], 6)
     >>> bool((PromptStream(3, seed=0, position=2).take(4) == second).all())
     True
