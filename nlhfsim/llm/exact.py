@@ -16,7 +16,7 @@ from torch import Tensor
 
 import nlhfsim as nl
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, SizeError
+from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
@@ -86,6 +86,8 @@ class ExactGame:
     ------
     SizeError
         If there are more than 5,000 responses.
+    InputError
+        If the oracle has no verdict on a pair.
 
     Attributes
     ----------
@@ -209,7 +211,13 @@ class ExactGame:
         rows, columns = np.triu_indices(n, 1)
         for k, prompt in enumerate(self.prompts):
             verdicts = ask(self.estimator.oracle, [prompt] * len(upper), left, right)
-            chances = np.where(verdicts.valid, verdicts.probabilities, 0.5)
+            if not verdicts.valid.all():
+                lost = int(np.flatnonzero(~verdicts.valid)[0])
+                raise InputError(
+                    f"oracle has no verdict on {left[lost].text!r} against {right[lost].text!r}, and a game needs all of them: "
+                    "exact feedback and exact checks need an oracle that always has one"
+                )
+            chances = verdicts.probabilities
             found[k, rows, columns], found[k, columns, rows] = chances, 1 - chances
         return found
 
