@@ -359,7 +359,7 @@ def test_bad_weights_are_refused(weight):
         ("zeros.csv", b"item_a\x00", "zeros.csv is not text: it holds zero bytes"),
         ("empty.jsonl", "", "empty.jsonl is empty"),
         ("bad.jsonl", '{"item_a": "A", "item_b": "B", "winner": "A"}\n{"item_a": ', "bad.jsonl, line 2 is not JSON"),
-        ("list.jsonl", '["A", "B", "A"]\n', "list.jsonl, line 1 must be a JSON object, one comparison"),
+        ("list.jsonl", '["A", "B", "A"]\n', "list.jsonl, line 1 must be a JSON object, one row"),
         ("nested.jsonl", '{"item_a": ["A"], "item_b": "B", "winner": "B"}', r"item_a is \['A'\], must be text or a number"),
         (
             "absent.jsonl",

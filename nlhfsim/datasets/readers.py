@@ -344,7 +344,7 @@ def _table_from_jsonl(file: Path) -> Table:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number} is not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise DataError(f"{file}, line {number} must be a JSON object, one comparison")
+            raise DataError(f"{file}, line {number} must be a JSON object, one row")
         rows.append(row)
         lines.append(number)
     return _table_from_dicts(rows, str(file), lambda k: f"{file}, row {k + 1} (line {lines[k]})")
