@@ -90,7 +90,7 @@ def _half(prompts: Sequence[Any], completions: Sequence[Any]) -> int:
     """Return how many pairs there are."""
     half, odd = divmod(len(completions), 2)
     if odd or len(prompts) != len(completions):
-        raise InputError(f"there are {len(prompts)} prompts and {len(completions)} completions, must be as many, an even number")
+        raise InputError(f"there are {len(prompts)} prompts and {len(completions)} completions, must be as many and even")
     wrong = next((k for k in range(half) if prompts[k] != prompts[half + k]), None)
     if wrong is not None:
         raise InputError(

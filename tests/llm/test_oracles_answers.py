@@ -82,6 +82,7 @@ class Recorder:
         (([0.25, None], [True, False]), [0.25, 0.5], [True, False]),
         (([7, 0.25], [False, True]), [0.5, 0.25], [False, True]),
         ([1 + 5e-7, -5e-7], [1, 0], [True, True]),
+        (([0.25, 1], None), [0.25, 1], [True, True]),
     ],
 )
 def test_an_answer_is_read(result: Any, probabilities: list[float], valid: list[bool]) -> None:
@@ -97,7 +98,7 @@ def test_an_answer_is_read(result: Any, probabilities: list[float], valid: list[
         ([[0.5], [0.5]], r"shape \(2, 1\), must be \(2,\)"),
         (0.5, r"Says.compare returned .*0.5.* as probabilities, must be an array of 2, one a pair"),
         (None, r"Says.compare returned None as probabilities, must be an array of 2"),
-        ([[0.5], [0.5, 0.1]], r"Says.compare: probabilities must be an array of 2 numbers"),
+        ([[0.5], [0.5, 0.1]], r"Says.compare: probabilities\[0\] = \[0.5\] must be a number"),
         ([0.5, math.nan], r"Says.compare: probabilities\[1\] = nan must lie in \[0, 1\].*, or not be valid"),
         ([0.5, None], r"Says.compare: probabilities\[1\] = nan must lie"),
         ([0.5, math.inf], r"Says.compare: probabilities\[1\] = inf must lie in \[0, 1\]"),
@@ -108,7 +109,6 @@ def test_an_answer_is_read(result: Any, probabilities: list[float], valid: list[
         (([0.5, 0.5], [1, 0]), r"Says.compare: valid\[0\] = .*1.* must be True or False"),
         (([0.5, 0.5], [True, None]), r"Says.compare: valid\[1\] = None must be True or False"),
         (([0.5, 0.5], [True]), r"Says.compare returned valid of shape \(1,\), must be \(2,\)"),
-        (([0.5, 0.5], None), r"Says.compare returned .* shape|inhomogeneous"),
     ],
 )
 def test_what_is_no_answer_is_refused(result: Any, message: str) -> None:
@@ -169,11 +169,14 @@ def test_a_matrix_for_each_prompt() -> None:
     games = np.stack([P, P.T])
     left, right = responses("a", "a"), responses("b", "b")
     by_number = MatrixOracle(games, ["a", "b", "c"])
-    assert ask(by_number, [Prompt("x", (), 1), Prompt("y", (), 0)], left, right).probabilities.tolist() == [0.1, 0.9]
+    verdicts = ask(by_number, [Prompt("x", (), 1), Prompt("y", (), 0)], left, right)
+    np.testing.assert_allclose(verdicts.probabilities, [0.1, 0.9], rtol=0, atol=1e-15)
     by_name = MatrixOracle(games, ["a", "b", "c"], prompts=["y", "x"])
-    assert ask(by_name, [Prompt("x", ()), Prompt("y", ())], left, right).probabilities.tolist() == [0.1, 0.9]
+    verdicts = ask(by_name, [Prompt("x", ()), Prompt("y", ())], left, right)
+    np.testing.assert_allclose(verdicts.probabilities, [0.1, 0.9], rtol=0, atol=1e-15)
     by_tokens = MatrixOracle(games, ["a", "b", "c"], prompts=[[4], [5]])
-    assert ask(by_tokens, [Prompt("", (5,)), Prompt("", (4,))], left, right).probabilities.tolist() == [0.1, 0.9]
+    verdicts = ask(by_tokens, [Prompt("", (5,)), Prompt("", (4,))], left, right)
+    np.testing.assert_allclose(verdicts.probabilities, [0.1, 0.9], rtol=0, atol=1e-15)
     with pytest.raises(InputError, match="prompt 2 has no context: preferences has 2"):
         ask(by_number, [Prompt("z", (), 2)], left[:1], right[:1])
     with pytest.raises(InputError, match="prompt 'z' is not among the 2 prompts"):
@@ -218,8 +221,9 @@ def test_classes() -> None:
     assert verdicts.valid.tolist() == [True, True, True, True, False]
     with pytest.raises(InputError, match=r"classify\('z'\) = -1 must be a class from 0 to 2, or None"):
         ask(oracle, [PROMPT], responses("z"), responses("a"))
+    says_text: Any = lambda response: response.text  # noqa: E731
     with pytest.raises(InputError, match=r"classify\('z'\) = 'z' must be a class from 0 to 2"):
-        ask(ClassOracle(lambda response: response.text, P), [PROMPT], responses("z"), responses("a"))  # type: ignore[arg-type, return-value]
+        ask(ClassOracle(says_text, P), [PROMPT], responses("z"), responses("a"))
 
 
 def test_rock_paper_scissors_has_the_cycle_that_its_name_says() -> None:

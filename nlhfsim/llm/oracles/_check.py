@@ -24,7 +24,8 @@ def ask(
     Parameters
     ----------
     oracle : PreferenceOracle
-        Its ``compare`` may also return the N probabilities alone: then all are valid. Lists do as well as arrays. It is not called if there are no pairs.
+        Its ``compare`` may also return the N probabilities alone: then all are valid. Lists do as well as
+        arrays. It is not called if there are no pairs.
     prompts, left, right : sequences
         N of each.
     first : int
