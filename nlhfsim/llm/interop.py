@@ -94,8 +94,8 @@ def _half(prompts: Sequence[Any], completions: Sequence[Any]) -> int:
     wrong = next((k for k in range(half) if prompts[k] != prompts[half + k]), None)
     if wrong is not None:
         raise InputError(
-            f"prompts[{wrong}] and prompts[{half + wrong}] differ, must be the same: all first completions come before all second "
-            "ones, as in TRL's OnlineDPOTrainer"
+            f"prompts[{wrong}] and prompts[{half + wrong}] differ, must be the same: all first completions come before all "
+            "second ones, as in TRL's OnlineDPOTrainer"
         )
     return half
 

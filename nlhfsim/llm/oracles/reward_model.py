@@ -94,8 +94,8 @@ class RewardModelOracle(ScoreOracle):
     def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
         if self._template is not None:
             return dict(self._tokenizer(self._template.format(prompt=prompt, response=response)))
-        if not self._chat:
-            return dict(self._tokenizer(prompt, response))
+        if not self._chat:  # in lists, as transformers takes an empty second text that stands alone for none
+            return {name: values[0] for name, values in self._tokenizer([prompt], [response]).items()}
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         # A chat template writes the special tokens itself.
         return dict(self._tokenizer(self._tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False))
