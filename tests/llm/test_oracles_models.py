@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -37,15 +39,14 @@ RIGHT = [Response(text, ()) for text in ("So.", "It is four, I think, or nine.",
 SHORT = "{prompt}|{left}|{right}?"
 
 
-def byte_tokenizer(*, pad: bool = False, chat: str | None = None, end: bool = False, **settings: Any) -> PreTrainedTokenizerFast:
-    """One token a byte, but for " A" and " B"; with `end` every text gets one at its end."""
+def byte_tokenizer(*, pad: bool = False, chat: str | None = None, frame: str = "$A", **settings: Any) -> PreTrainedTokenizerFast:
+    """One token a byte, but for " A" and " B"; `frame` is what special tokens stand around a text, $A."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["<end>", "<user>", "<bot>", "<pad>", *alphabet, "ĠA", "ĠB"]
     tokenizer = Tokenizer(models.BPE({word: k for k, word in enumerate(words)}, [("Ġ", "A"), ("Ġ", "B")]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens(["<end>", "<user>", "<bot>", "<pad>"])
-    if end:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[("<end>", 0), ("<bot>", 2)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>" if pad else None, **settings)
     fast.chat_template = chat
     return fast
@@ -76,6 +77,12 @@ def gpt2() -> Any:
     return peaked(GPT2LMHeadModel(GPT2Config(vocab_size=SIZE, n_positions=1024, n_embd=32, n_layer=2, n_head=4)))
 
 
+def bloom() -> Any:
+    """A model that takes no positions: they follow from what is masked."""
+    torch.manual_seed(0)
+    return peaked(BloomForCausalLM(BloomConfig(vocab_size=SIZE, hidden_size=32, n_layer=2, n_head=4)))
+
+
 def token_of(tokenizer: Any, answer: str) -> int:
     [token] = tokenizer(answer, add_special_tokens=False)["input_ids"]
     return int(token)
@@ -94,7 +101,7 @@ def judged(model: Any, tokenizer: Any, texts: list[str], answers: tuple[str, str
     return np.array(found)
 
 
-@pytest.mark.parametrize("make", [qwen, gpt2])
+@pytest.mark.parametrize("make", [qwen, gpt2, bloom])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_a_judge_reads_as_if_alone(make: Any, batch_size: int) -> None:
     model, tokenizer = make(), byte_tokenizer()
@@ -108,18 +115,18 @@ def test_a_judge_reads_as_if_alone(make: Any, batch_size: int) -> None:
         for prompt, left, right in zip(PROMPTS, LEFT, RIGHT)
     ]  # fmt: skip
     expected = judged(model, tokenizer, texts, (" A", " B"))
-    assert np.ptp(expected) > 0.01
+    assert np.ptp(expected) > 100 * 2e-5  # the texts matter, far beyond the tolerance
     np.testing.assert_allclose(verdicts.probabilities, expected, rtol=0, atol=2e-5)
     assert verdicts.valid.all()
 
 
 def test_a_judge_through_a_chat_template() -> None:
-    model, tokenizer = qwen(), byte_tokenizer(chat=CHAT)
+    model, tokenizer = qwen(), byte_tokenizer(chat=CHAT, frame="<bot> $A")
     verdicts = ask(JudgeOracle(model, tokenizer, template=SHORT), PROMPTS, LEFT, RIGHT)
     questions = [f"<user>{p.text}|{a.text}|{b.text}?<end><bot>" for p, a, b in zip(PROMPTS, LEFT, RIGHT)]
     np.testing.assert_allclose(verdicts.probabilities, judged(model, tokenizer, questions, ("A", "B")), rtol=0, atol=2e-5)
     plain = ask(JudgeOracle(model, tokenizer, template=SHORT, chat=False), PROMPTS, LEFT, RIGHT)
-    questions = [f"{p.text}|{a.text}|{b.text}?" for p, a, b in zip(PROMPTS, LEFT, RIGHT)]
+    questions = [f"<bot>{p.text}|{a.text}|{b.text}?" for p, a, b in zip(PROMPTS, LEFT, RIGHT)]
     np.testing.assert_allclose(plain.probabilities, judged(model, tokenizer, questions, (" A", " B")), rtol=0, atol=2e-5)
 
 
@@ -161,7 +168,7 @@ def test_questions_longer_than_the_context_are_not_valid() -> None:
 
 def test_an_end_that_the_tokenizer_adds_is_not_read() -> None:
     model = qwen()
-    plain, ended = byte_tokenizer(), byte_tokenizer(end=True)
+    plain, ended = byte_tokenizer(), byte_tokenizer(frame="$A <end>")
     assert ended("x")["input_ids"] == [*plain("x")["input_ids"], 0]
     verdicts = [ask(JudgeOracle(model, one, template=SHORT), PROMPTS, LEFT, RIGHT) for one in (plain, ended)]
     assert verdicts[0].probabilities.tolist() == verdicts[1].probabilities.tolist()
@@ -241,11 +248,13 @@ def texts(form: str, side: list[Response]) -> list[str]:
         ("PROMPT => RESPONSE.", None, {"template": "{prompt} => {response}."}),
         ("<user>PROMPT<end><user>RESPONSE<end>", CHAT, {}),
         ("PROMPTRESPONSE", CHAT, {"chat": False}),
+        ("<bot>PROMPT-RESPONSE", CHAT, {"template": "{prompt}-{response}"}),
     ],
 )
 def test_a_reward_model_reads_as_if_alone(pad: bool, form: str, chat: str | None, settings: dict[str, Any]) -> None:
     model = reward_model()
-    oracle = RewardModelOracle(model, byte_tokenizer(pad=pad, chat=chat), batch_size=4, temperature=2.0, **settings)
+    tokenizer = byte_tokenizer(pad=pad, chat=chat, frame="<bot> $A" if chat else "$A")
+    oracle = RewardModelOracle(model, tokenizer, batch_size=4, temperature=2.0, **settings)
     verdicts = ask(oracle, PROMPTS, LEFT, RIGHT)
     assert model.training and verdicts.valid.all()
     margin = rewards(model, texts(form, LEFT)) - rewards(model, texts(form, RIGHT))
