@@ -108,9 +108,9 @@ def _labelled(runs: Any) -> dict[str, TrainingRun]:
     else:
         alone = isinstance(runs, (TrainingRun, str, Path)) or not isinstance(runs, Sequence)
         several = [_run(run) for run in ([runs] if alone else runs)]
-        names = [run.path.resolve().name for run in several]
+        names = [run.config.get("method", "run") if run.path is None else run.path.resolve().name for run in several]
         distinct = len(set(names)) == len(names)
-        found = {name if distinct else str(run.path): run for name, run in zip(names, several)}
+        found = {name if distinct else str(run.path or k): run for k, (name, run) in enumerate(zip(names, several))}
     if not 1 <= len(found) <= len(_COLOURS):
         raise InputError(f"runs holds {len(found)}, must hold between 1 and {len(_COLOURS)}")
     return found
