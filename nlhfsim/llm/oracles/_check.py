@@ -81,7 +81,7 @@ def _array(name: str, value: Any) -> Any:
 def _flags(name: str, valid: Any, count: int, first: int) -> Flags:
     array = _array(f"{name}: valid", valid)
     _check_shape(name, "valid", array, count)
-    for k, entry in enumerate(array.tolist()):
+    for k, entry in enumerate([] if array.dtype == np.bool_ else array.tolist()):
         if not isinstance(entry, (bool, np.bool_)):
             raise InputError(f"{name}: valid[{first + k}] = {entry!r} must be True or False")
     return np.array(array, dtype=np.bool_)
@@ -90,7 +90,7 @@ def _flags(name: str, valid: Any, count: int, first: int) -> Flags:
 def _probabilities(name: str, value: Any, valid: Flags, count: int, first: int) -> Array:
     given = _array(f"{name}: probabilities", value)
     _check_shape(name, "probabilities", given, count)
-    array = np.array([number_or_nothing(f"{name}: probabilities[{first + k}]", entry) for k, entry in enumerate(given.tolist())])
+    array = _numbers(given, lambda k: f"{name}: probabilities[{first + k}]")
     right = "must lie in [0, 1]: the probability that the left response is preferred"
     wrong = np.flatnonzero(valid & ~((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)))
     if len(wrong):
@@ -105,6 +105,12 @@ def _check_shape(name: str, what: str, array: Any, count: int) -> None:
         raise InputError(f"{name} returned {array[()]!r} as {what}, must be an array of {count}, one a pair")
     if array.shape != (count,):
         raise InputError(f"{name} returned {what} of shape {array.shape}, must be ({count},), one a pair")
+
+
+def _numbers(array: Any, name: Callable[[int], str]) -> Array:
+    if array.dtype.kind in "biuf":
+        return np.asarray(array, dtype=np.float64)
+    return np.array([number_or_nothing(name(k), entry) for k, entry in enumerate(array.tolist())], dtype=np.float64)
 
 
 def number_or_nothing(name: str, value: Any) -> float:
@@ -124,9 +130,7 @@ def per_pair(name: str, result: Any, count: int) -> Array:
     array = _array(f"{name}'s result", result)
     if array.shape != (count,):
         raise InputError(f"{name} returned an array of shape {array.shape}, must be ({count},), one for each that it was given")
-    return np.array(
-        [number_or_nothing(f"{name}'s result [{k}]", entry) for k, entry in enumerate(array.tolist())], dtype=np.float64
-    )
+    return _numbers(array, lambda k: f"{name}'s result [{k}]")
 
 
 def ensure_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:
