@@ -332,3 +332,21 @@ def test_a_reward_that_is_no_number_is_refused() -> None:
         model.score.weight[:] = math.nan
     with pytest.raises(InputError, match="model gives the rewards .*nan.*, must be finite: its weights are damaged, or overflow"):
         ask(RewardModelOracle(model, byte_tokenizer(pad=True)), PROMPTS, LEFT, RIGHT)
+
+
+class Tensors:
+    """An oracle that returns a tensor as it is."""
+
+    def __init__(self, said: torch.Tensor) -> None:
+        self.said = said
+
+    def compare(self, prompts: Any, left: Any, right: Any) -> Any:
+        return self.said
+
+
+def test_answers_may_be_tensors_that_numpy_can_read() -> None:
+    said = ask(Tensors(torch.tensor([0.25, 0.75])), PROMPTS[:2], LEFT[:2], RIGHT[:2])
+    assert said.probabilities.tolist() == [0.25, 0.75]
+    for tensor in (torch.tensor([0.5, 0.5], requires_grad=True), torch.tensor([0.5, 0.5], dtype=torch.bfloat16)):
+        with pytest.raises(InputError, match="Tensors.compare: probabilities must be an array of numbers: "):
+            ask(Tensors(tensor), PROMPTS[:2], LEFT[:2], RIGHT[:2])
