@@ -1,9 +1,13 @@
-"""Folders and files that results go to: known to be writable before work begins, each file whole or not there."""
+"""Folders and files that results go to: known to be writable beforehand, each file whole or not there; what JSON takes."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from nlhfsim.errors import DataError, InputError
 
@@ -58,3 +62,18 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:  # the disk is in trouble already, and the sentence about that is what counts
         pass
+
+
+def jsonable(value: Any) -> Any:
+    """Return `value` for JSON: arrays as lists, what does not exist or is not finite as null."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from nlhfsim import files, provenance
+from nlhfsim.files import jsonable
 from nlhfsim.tables import show
 
 if TYPE_CHECKING:
@@ -27,21 +27,6 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "nlhfsim.arguments"
 """Key under which click's context keeps what was typed."""
-
-
-def jsonable(value: Any) -> Any:
-    """Return `value` for JSON: arrays as lists, what does not exist or is not finite as null."""
-    if isinstance(value, dict):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
-    if isinstance(value, np.generic):
-        return jsonable(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def write_result(value: Any, folder: Path) -> None:

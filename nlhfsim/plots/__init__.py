@@ -15,6 +15,7 @@ from nlhfsim.plots.stability import stability_limit, stability_map
 from nlhfsim.plots.streamlines import streamlines
 from nlhfsim.plots.style import DOUBLE, FORMATS, METHOD_COLOURS, SINGLE, colour_of, save
 from nlhfsim.plots.sweep import sweep
+from nlhfsim.plots.training import training
 from nlhfsim.plots.triangle import flow, phase_portrait
 from nlhfsim.plots.work import work_precision
 
@@ -38,5 +39,6 @@ __all__ = [
     "sweep",
     "tightness",
     "tournament",
+    "training",
     "work_precision",
 ]
