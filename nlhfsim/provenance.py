@@ -23,8 +23,10 @@ def versions(*more: str) -> dict[str, str]:
     return {"nlhfsim": __version__, "python": platform.python_version()} | libraries
 
 
-def write(folder: Path, command: str | None) -> None:
+def write(folder: Path, command: str | None, *more: str) -> None:
     """Write ``provenance.json`` to a folder: apart from the result, whose bits are the same every time.
+
+    Versions of `more` libraries are recorded too.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def write(folder: Path, command: str | None) -> None:
     found: dict[str, Any] = {
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions("cvxpy"),
+        "versions": versions("cvxpy", *more),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
     write_whole(folder / FILE, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))

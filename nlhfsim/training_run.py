@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ class TrainingRun:
 
     Attributes
     ----------
-    path : pathlib.Path
-        The folder.
+    path : pathlib.Path or None
+        The folder; None: it is in memory only.
     status : str
         ``"done"``, ``"interrupted"``, or ``"unfinished"``: still going on, or killed.
     config : dict
@@ -74,7 +74,7 @@ class TrainingRun:
     (array([0.75]), 4, 'unfinished')
     """
 
-    path: Path
+    path: Path | None
     status: str
     config: dict[str, Any]
     recipe: dict[str, Any] | None = None
@@ -82,6 +82,18 @@ class TrainingRun:
     provenance: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Array] = field(default_factory=dict)
     evaluations: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of_records(
+        cls, records: Iterable[Mapping[str, Any]], config: dict[str, Any], status: str, *, path: Path | None, recipe: Any = None
+    ) -> TrainingRun:
+        """Return a run that is still in memory, of the records that it has made."""
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in KINDS.values()}
+        for record in records:
+            numbers = {name: value for name, value in record.items() if name != "kind"}
+            found[KINDS[record["kind"]]].append(dict(_numbers(numbers, "record")))
+        steps, evaluations = (_columns(found[name]) for name in KINDS.values())
+        return cls(path, status, config, recipe, steps=steps, evaluations=evaluations)
 
     def __repr__(self) -> str:
         return f"TrainingRun({self.summary()}; {str(self.path)!r})"

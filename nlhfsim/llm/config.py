@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -247,15 +245,16 @@ class NashConfig:
                 mistakes.append(str(error))
         raise ConfigurationError(name, mistakes)
 
-    def digest(self) -> str:
-        """Return a hash of what the weights after a step depend on: of every field but how long and how often to report."""
-        skipped = (
-            {"steps", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
-            if self.schedule == "constant"
-            else {"evaluate_every", "checkpoint_every", "keep_checkpoints"}
-        )
-        kept = {key: value for key, value in self.to_dict().items() if key not in skipped}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    @property
+    def fixed(self) -> list[str]:
+        """The fields that the weights after a step depend on: a run can be resumed only with the same.
+
+        How far to go may change, unless the schedule depends on it; so may what does not touch the gradient's bits.
+        """
+        free = {"evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        if self.schedule == "constant" or (self.schedule == "inverse_time" and self.decay_steps is not None):
+            free.add("steps")
+        return [field.name for field in fields(self) if field.name not in free]
 
 
 Check = Callable[[str, Any], Any]

@@ -1,0 +1,145 @@
+"""Checkpoints: everything that the next step depends on, whole or not there, and the same bits after resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nlhfsim.errors import DataError, InputError
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8})")
+_WEIGHTS = {"policy": "policy.safetensors", "target": "target.safetensors"}
+_MEMORY, _STATE = "optimizer.pt", "state.json"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    policy, target : dict
+        Master weights and shadow by name, on the CPU; a method without a target has none.
+    optimizer : dict
+        The optimizer's memory.
+    generator : torch.Tensor
+        State of the sampler's generator.
+    state : dict
+        Step, position in the data, counters, the voter's generator, and the digests of configuration and reference.
+    """
+
+    policy: Mapping[str, Tensor]
+    target: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    generator: Tensor
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint, then remove all but the newest `keep`.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written; those that were there are still there.
+    """
+    step = int(checkpoint.state["step"])
+    root = folder / FOLDER
+    final, partial = root / f"step-{step:08d}", root / f".step-{step:08d}.part"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, weights in (("policy", checkpoint.policy), ("target", checkpoint.target)):
+            if weights:
+                save_file({key: value.detach().contiguous() for key, value in weights.items()}, partial / _WEIGHTS[name])
+        torch.save({"optimizer": checkpoint.optimizer, "generator": checkpoint.generator}, partial / _MEMORY)
+        (partial / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
+        _flush(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(f"checkpoint {str(final)!r} cannot be written: {error}") from error
+    for old in found(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def found(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    root = folder / FOLDER
+    return sorted(path for path in root.iterdir() if _NAME.fullmatch(path.name)) if root.is_dir() else []
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    DataError
+        If it is not whole.
+    """
+    try:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        weights = {name: load_file(path / file) if (path / file).exists() else {} for name, file in _WEIGHTS.items()}
+        memory = torch.load(path / _MEMORY, map_location="cpu", weights_only=True)
+        return Checkpoint(weights["policy"], weights["target"], memory["optimizer"], memory["generator"], state)
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError) as error:
+        raise DataError(f"checkpoint {str(path)!r} cannot be read: {error}; remove it to go on from an older one") from error
+
+
+def ensure_same(path: Path, state: Mapping[str, Any], config: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Refuse a checkpoint of another configuration, model or set of prompts, and say what differs.
+
+    Raises
+    ------
+    InputError
+        Naming every field that differs.
+    """
+    theirs = state.get("config", {})
+    differing = [key for key in config if key in theirs and theirs[key] != config[key] and key in state["fixed"]]
+    if differing:
+        said = ", ".join(f"{key} = {theirs[key]} there, {config[key]} here" for key in differing)
+        raise InputError(f"checkpoint {str(path)!r} is of another configuration: {said}; take another folder, or the same values")
+    for what, digest in digests.items():
+        if state["digests"].get(what) != digest:
+            raise InputError(f"checkpoint {str(path)!r} is of other {what}: take another folder, or the same {what}")
+
+
+def digest(value: Any) -> str:
+    """Return a hash of anything that JSON takes."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def copied(target: Mapping[str, Tensor], source: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights by name into those that are there.
+
+    Raises
+    ------
+    DataError
+        If names or shapes differ.
+    """
+    if set(target) != set(source) or any(target[name].shape != source[name].shape for name in target):
+        raise DataError(f"checkpoint {str(path)!r} holds other weights than the model's")
+    with torch.no_grad():
+        for name, weight in target.items():
+            weight.copy_(source[name])
+
+
+def _flush(folder: Path) -> None:
+    """Make sure that the files are on the disk before the folder gets its name."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,94 @@
+"""What comes from transformers: models and tokenizers, checked once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from nlhfsim.errors import DataError, InputError
+
+Decode = Callable[[Sequence[Sequence[int]]], list[str]]
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+def ensure_model(model: Any) -> Any:
+    """Return a causal language model given as one, or by the folder or name that transformers loads it from.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    DataError
+        If it cannot be loaded.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise DataError(f"model {str(model)!r} cannot be loaded: {_first_line(error)}") from error
+    if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+        raise InputError(
+            f"model is of type {type(model).__name__}, must be a causal language model of transformers, or the path of one"
+        )
+    return model
+
+
+def ensure_tokenizer(tokenizer: Any) -> Any:
+    """Return a tokenizer given as one, by the folder or name that transformers loads it from, or None.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    DataError
+        If it cannot be loaded.
+    """
+    if isinstance(tokenizer, (str, os.PathLike)):
+        try:
+            return AutoTokenizer.from_pretrained(tokenizer)
+        except (OSError, ValueError) as error:
+            raise DataError(f"tokenizer {str(tokenizer)!r} cannot be loaded: {_first_line(error)}") from error
+    if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "batch_decode")):
+        raise InputError(f"tokenizer is of type {type(tokenizer).__name__}, must be one of transformers, or the path of one")
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def context_length(model: Any) -> int | None:
+    """Return how many tokens the model reads, None if it does not say."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    return next((int(value) for name in _CONTEXT if (value := getattr(config, name, None))), None)
+
+
+def vocabulary_size(model: Any) -> int:
+    """Return the number of tokens that the model gives a probability."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def stop_tokens_of(model: Any, tokenizer: Any, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the tokens that end a response: as given, else the tokenizer's and the model's end of sequence."""
+    if given is not None:
+        return given
+    found: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for value in (getattr(tokenizer, "eos_token_id", None), getattr(generation, "eos_token_id", None)):
+        found |= {int(token) for token in (value if isinstance(value, (list, tuple)) else [value]) if token is not None}
+    return tuple(sorted(found))
+
+
+def decoder(tokenizer: Any) -> Decode:
+    """Return the function from token numbers to texts; without a tokenizer, the numbers themselves."""
+    if tokenizer is None:
+        return lambda rows: [" ".join(map(str, row)) for row in rows]
+    return partial(_decode, tokenizer)
+
+
+def _decode(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
+    return [str(text) for text in tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)]

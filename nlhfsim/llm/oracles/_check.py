@@ -1,0 +1,158 @@
+"""Asking an oracle, and refusing what is no answer; and the bits that several oracles share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from nlhfsim.errors import Array, InputError
+from nlhfsim.llm.oracles._spec import Flags, PreferenceOracle, Prompt, Response, Verdicts
+
+_ROUNDING = 1e-6
+"""How far outside [0, 1] a probability may be by the rounding of single precision."""
+
+
+def ask(
+    oracle: PreferenceOracle, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response], *, first: int = 0
+) -> Verdicts:
+    """Return what `oracle` says of N pairs, checked.
+
+    Parameters
+    ----------
+    oracle : PreferenceOracle
+        Its ``compare`` may also return the N probabilities alone: then all are valid. It is not called if there are no pairs.
+    prompts, left, right : sequences
+        N of each.
+    first : int
+        Number of the first pair, for messages.
+
+    Returns
+    -------
+    Verdicts
+        Two fresh arrays; probabilities that leave [0, 1] by rounding are clipped, and those that are not valid are ½.
+
+    Raises
+    ------
+    InputError
+        If what the oracle returns is not as described; the message names its class, the pair and the value.
+
+    Examples
+    --------
+    >>> from nlhfsim.llm.oracles import FunctionOracle, Prompt, Response, ask
+    >>> longer = FunctionOracle(lambda prompt, left, right: float(len(left) > len(right)))
+    >>> ask(longer, [Prompt("Why?", ())], [Response("Because.", ())], [Response("So.", ())])
+    Verdicts(probabilities=array([1.]), valid=array([ True]))
+    """
+    if not callable(getattr(oracle, "compare", None)):
+        raise InputError(f"oracle = {oracle!r} must have a method compare(prompts, left, right), as nlhfsim.llm.oracles do")
+    count = len(prompts)
+    if not len(left) == len(right) == count:
+        raise InputError(
+            f"prompts, left and right have {count}, {len(left)} and {len(right)} entries, must be one of each a pair"
+        )
+    if count == 0:
+        return Verdicts(np.empty(0), np.empty(0, dtype=np.bool_))
+    name = f"{type(oracle).__name__}.compare"
+    probabilities, valid = _parts(oracle.compare(prompts, left, right))
+    flags = np.ones(count, dtype=np.bool_) if valid is None else _flags(name, valid, count, first)
+    return Verdicts(_probabilities(name, probabilities, flags, count, first), flags)
+
+
+def _parts(result: Any) -> tuple[Any, Any]:
+    """Return probabilities and flags, None where there are none; a tuple of two numbers is two probabilities."""
+    if isinstance(result, tuple) and len(result) == 2 and not all(np.ndim(part) == 0 and part is not None for part in result):
+        return result
+    return result, None
+
+
+def _array(name: str, value: Any, wanted: str) -> Any:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be {wanted}: {error}") from None
+
+
+def _flags(name: str, valid: Any, count: int, first: int) -> Flags:
+    array = _array(f"{name}: valid", valid, f"an array of {count} booleans")
+    _check_shape(name, "valid", array, count)
+    if array.dtype == object:
+        wrong = next((k for k, entry in enumerate(array) if not isinstance(entry, (bool, np.bool_))), None)
+    else:
+        wrong = None if array.dtype == np.bool_ else 0
+    if wrong is not None:
+        raise InputError(f"{name}: valid[{first + wrong}] = {array[wrong]!r} must be True or False")
+    return np.array(array, dtype=np.bool_)
+
+
+def _probabilities(name: str, value: Any, valid: Flags, count: int, first: int) -> Array:
+    given = _array(f"{name}: probabilities", value, f"an array of {count} numbers")
+    _check_shape(name, "probabilities", given, count)
+    array = np.array([number_or_nothing(f"{name}: probabilities[{first + k}]", entry) for k, entry in enumerate(given.tolist())])
+    right = "must lie in [0, 1]: the probability that the left response is preferred"
+    wrong = np.flatnonzero(valid & ~((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)))
+    if len(wrong):
+        k = int(wrong[0])
+        missing = ", or not be valid" if math.isnan(array[k]) else ""
+        raise InputError(f"{name}: probabilities[{first + k}] = {array[k]:g} {right}{missing}")
+    return np.where(valid, np.clip(array, 0.0, 1.0), 0.5)
+
+
+def _check_shape(name: str, what: str, array: Any, count: int) -> None:
+    if array.ndim == 0:
+        raise InputError(f"{name} returned {array[()]!r} as {what}, must be an array of {count}, one a pair")
+    if array.shape != (count,):
+        raise InputError(f"{name} returned {what} of shape {array.shape}, must be ({count},), one a pair")
+
+
+def number_or_nothing(name: str, value: Any) -> float:
+    """Return `value` as a float, NaN for None."""
+    if value is None:
+        return math.nan
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} = {value!r} must be a number") from None
+
+
+def per_pair(name: str, result: Any, count: int) -> Array:
+    """Return what a user's batched function said of `count` entries, NaN for None."""
+    array = _array(f"{name}'s result", result, f"a list of {count} numbers")
+    if array.shape != (count,):
+        raise InputError(f"{name} returned an array of shape {array.shape}, must be ({count},), one for each that it was given")
+    return np.array(
+        [number_or_nothing(f"{name}'s result [{k}]", entry) for k, entry in enumerate(array.tolist())], dtype=np.float64
+    )
+
+
+def ensure_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:
+    """Return `value` if it can be called."""
+    if not callable(value):
+        raise InputError(f"{name} = {value!r} must be a function {signature}")
+    return value  # type: ignore[no-any-return]
+
+
+def ensure_template(name: str, template: Any, fields: Collection[str]) -> str:
+    """Return `template` if it is a format string with each of `fields` and no other."""
+    wanted = " and ".join(f"{{{field}}}" for field in fields)
+    if not isinstance(template, str):
+        raise InputError(f"{name} = {template!r} must be a text with {wanted}")
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise InputError(f"{name} is no template: {error}; write a brace that is no field twice: {{{{ or }}}}") from None
+    found = [field for _, field, _, _ in parts if field is not None]
+    strange = next((field for field in found if field not in fields), None)
+    if strange is not None:
+        raise InputError(
+            f"{name} has the field {{{strange}}}, must have {wanted} alone; write a brace that is no field twice: {{{{ or }}}}"
+        )
+    missing = next((field for field in fields if field not in found), None)
+    if missing is not None:
+        raise InputError(f"{name} has no {{{missing}}}, must have {wanted}")
+    return template

@@ -1,0 +1,123 @@
+"""An oracle that is a reward model: a language model with one output. Bradley–Terry, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from nlhfsim.errors import Array, InputError, ensure_integer
+from nlhfsim.llm.oracles._check import ensure_template
+from nlhfsim.llm.oracles._models import batches, context_length, load, reading, use_chat
+from nlhfsim.llm.oracles.score import ScoreOracle
+
+FIELDS = ("prompt", "response")
+
+
+class RewardModelOracle(ScoreOracle):
+    """Preferences by a reward model: ``P(y ≻ y') = sigmoid((r(y) - r(y')) / temperature)``.
+
+    This is the Bradley–Terry model, which cannot express cycles: see `ScoreOracle`.
+
+    Parameters
+    ----------
+    model : transformers sequence classification model with one label, or its path
+        Used without gradients and without dropout; it stays on its device unless `device` is given. If its configuration names
+        no padding token, it gets the tokenizer's; if there is none either, texts are read one at a time.
+    tokenizer : transformers tokenizer, optional
+        The reward model's; default: that at the path.
+    temperature : float
+        Difference of rewards by which the odds of a preference change by the factor e, > 0.
+    batch_size : int
+        Texts read at once.
+    template : str, optional
+        What is read, with ``{prompt}`` and ``{response}`` in it. Default: the chat template; without one, prompt and response as
+        the pair of texts that the tokenizer makes of them.
+    chat : bool, optional
+        Whether the texts are messages of user and assistant in the tokenizer's chat template. Default: if there is one and no
+        `template`.
+    max_length : int, optional
+        A text of more tokens gets no score. Default: the context of the model.
+    device : optional
+        Where the model goes; default for a path: the first CUDA device if there is one.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from nlhfsim.llm.oracles import RewardModelOracle
+    >>> oracle = RewardModelOracle("OpenAssistant/reward-model-deberta-v3-base")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        temperature: float = 1.0,
+        batch_size: int = 16,
+        template: str | None = None,
+        chat: bool | None = None,
+        max_length: int | None = None,
+        device: Any = None,
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        super().__init__(self._rewards, temperature=temperature, batched=True)
+        if template is not None:
+            ensure_template("template", template, FIELDS)
+            if chat:
+                raise InputError("give template or chat = True, not both")
+        ensure_integer("batch_size", batch_size, 1)
+        self._model, self._tokenizer = load(AutoModelForSequenceClassification, model, tokenizer, device)
+        if self._model.config.num_labels != 1:
+            raise InputError(f"model has {self._model.config.num_labels} labels, must have one, the reward: num_labels=1")
+        self._template = template
+        self._chat = template is None and use_chat(self._tokenizer, chat)
+        self._max_length = context_length(self._model, self._tokenizer, max_length)
+        self._pad_token = self._padding()
+        self._batch_size = ensure_integer("batch_size", batch_size, 1) if self._pad_token is not None else 1
+
+    def _padding(self) -> int | None:
+        """Return the token by which the model knows where texts end that are read together."""
+        config = self._model.config.get_text_config()
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = getattr(self._tokenizer, "pad_token_id", None)
+        return config.pad_token_id  # type: ignore[no-any-return]
+
+    def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+        if self._template is not None:
+            return dict(self._tokenizer(self._template.format(prompt=prompt, response=response)))
+        if not self._chat:
+            return dict(self._tokenizer(prompt, response))
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        # A chat template writes the special tokens itself.
+        return dict(self._tokenizer(self._tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False))
+
+    def _rewards(self, prompts: Sequence[str], responses: Sequence[str]) -> Array:
+        """Return the reward of each response, NaN for one that is too long."""
+        encoded = [self._encode(prompt, response) for prompt, response in zip(prompts, responses)]
+        lengths = [len(one["input_ids"]) for one in encoded]
+        fitting = [k for k, length in enumerate(lengths) if self._max_length is None or length <= self._max_length]
+        rewards = np.full(len(encoded), np.nan)
+        with reading(self._model):
+            for batch in batches([lengths[k] for k in fitting], self._batch_size):
+                numbers = [fitting[k] for k in batch]
+                rewards[numbers] = self._forward([encoded[number] for number in numbers])
+        return rewards
+
+    def _forward(self, encoded: list[dict[str, list[int]]]) -> Array:
+        longest = max(len(one["input_ids"]) for one in encoded)
+        inputs = {
+            name: torch.tensor(
+                [one[name] + [self._pad_token if name == "input_ids" else 0] * (longest - len(one[name])) for one in encoded]
+            )
+            for name in encoded[0]
+        }
+        logits = self._model(**{name: tensor.to(self._model.device) for name, tensor in inputs.items()}).logits
+        return np.asarray(logits[:, 0].double().cpu().numpy())

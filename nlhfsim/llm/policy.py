@@ -1,0 +1,144 @@
+"""The policy, the reference and the target: three views that everything else asks for by name."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlhfsim.errors import InputError
+from nlhfsim.llm.logprobs import splits
+from nlhfsim.llm.methods import Follow
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+VIEWS = ("policy", "reference", "target")
+
+
+class Policies:
+    """Three policies of one architecture: the one that is trained, the reference, and, for a method with a pull, the target.
+
+    The policy is the model that is given, trained in place. All run without dropout: the distribution that is sampled is the one
+    whose log-probabilities are taken.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model.
+    device : torch.device
+        Where it runs.
+    precision : str
+        Of weights and activations, see `NashConfig`.
+    with_target : bool
+        Whether there is a target.
+    activation_checkpointing : bool
+        Whether the backward pass computes activations again.
+
+    Attributes
+    ----------
+    masters : dict
+        The trained weights by name, at least float32: the policy's own, or a copy that is more precise than it.
+    shadow : dict
+        The target's weights by name in the same precision: what a moving average needs, as in bfloat16 small moves are lost.
+    """
+
+    def __init__(
+        self, model: Any, *, device: torch.device, precision: str, with_target: bool, activation_checkpointing: bool = False
+    ) -> None:
+        self.device, self.dtype = device, DTYPES[precision]
+        self.model = model.to(device).eval()
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        if not trained:
+            raise InputError("model has no weight with requires_grad = True, so there is nothing to train")
+        if self.dtype == exact:
+            self.model.to(self.dtype)
+            self.masters = trained
+        else:
+            self.masters = {name: weight.detach().to(exact, copy=True) for name, weight in trained.items()}
+            self.model.to(self.dtype)
+        self.parameters = {name: weight for name, weight in self.model.named_parameters() if name in self.masters}
+        self._models = {"policy": self.model, "reference": _frozen_copy(self.model)}
+        self.shadow: dict[str, Tensor] = {}
+        if with_target:
+            self._models["target"] = target = _frozen_copy(self.model)
+            own = {name: weight for name, weight in target.named_parameters() if name in self.masters}
+            self.shadow = own if self.dtype == exact else {name: weight.clone() for name, weight in self.masters.items()}
+            self._target_weights = own
+        self.split = splits(self.model)
+        self._checkpointed = _checkpoint_activations(self.model) if activation_checkpointing else []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The views that there are."""
+        return tuple(self._models)
+
+    @contextmanager
+    def view(self, name: str) -> Iterator[Any]:
+        """Give the model that acts as one of the policies; another view may be the same weights in another state."""
+        yield self._models[name]
+
+    @contextmanager
+    def training(self) -> Iterator[Any]:
+        """Give the policy with activation checkpointing in force, if it is wanted; elsewhere it would cost the cache."""
+        for module in self._checkpointed:
+            module.training = True
+        try:
+            yield self.model
+        finally:
+            for module in self._checkpointed:
+                module.training = False
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Bring the policy to its master weights, if these are a copy."""
+        for name, weight in self.parameters.items():
+            if weight is not self.masters[name]:
+                weight.copy_(self.masters[name])
+
+    @torch.no_grad()
+    def follow(self, rule: Follow, taken: int) -> None:
+        """Let the target follow after `taken` steps."""
+        if "target" not in self._models:
+            return
+        if rule.averaging > 0:
+            torch._foreach_lerp_(list(self.shadow.values()), [self.masters[name] for name in self.shadow], rule.averaging)
+        elif rule.refresh_every > 0 and taken % rule.refresh_every == 0:
+            for name, weight in self.shadow.items():
+                weight.copy_(self.masters[name])
+        else:
+            return
+        self.publish_target()
+
+    @torch.no_grad()
+    def publish_target(self) -> None:
+        """Bring the target to its shadow, if that is a copy."""
+        for name, weight in self._target_weights.items():
+            if weight is not self.shadow[name]:
+                weight.copy_(self.shadow[name])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the reference: names, shapes and sums of its weights."""
+        found = hashlib.sha256()
+        for name, weight in self._models["reference"].named_parameters():
+            found.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.12g};".encode())
+        return found.hexdigest()[:16]
+
+
+def _frozen_copy(model: Any) -> Any:
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _checkpoint_activations(model: Any) -> list[Any]:
+    """Switch activation checkpointing on, and return the modules that do it when they are in training mode."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise InputError(f"activation_checkpointing = True is not supported by {type(model).__name__}, must be False")
+    # The name changed; the old one warns where the new one is there.
+    switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    switch({"use_reentrant": False})
+    flags = ("gradient_checkpointing", "activation_checkpointing")
+    return [module for module in model.modules() if any(getattr(module, flag, False) is True for flag in flags)]

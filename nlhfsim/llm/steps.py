@@ -1,0 +1,140 @@
+"""One step of a method: its draws, its estimate of the gradient, the optimizer, the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nlhfsim.errors import InputError
+from nlhfsim.llm import methods
+from nlhfsim.llm.estimate import Clock, Labels, Sums
+from nlhfsim.llm.logprobs import Responses
+from nlhfsim.llm.memory import peak_memory
+from nlhfsim.llm.prompts import PromptStream
+from nlhfsim.llm.sampling import mixture_of
+
+if TYPE_CHECKING:
+    from nlhfsim.llm.trainer import NashTrainer
+
+
+def take_step(trainer: NashTrainer) -> dict[str, Any]:
+    """Do a step, and return its metrics; if it fails, everything is as it was before."""
+    estimator, optimizer, config = trainer.estimator, trainer.optimizer, trainer.config
+    estimator.clock = Clock(device=trainer.policies.device)
+    position, generator = trainer.stream.position, estimator.generator.get_state()
+    voter = estimator.voter.bit_generator.state
+    counts = trainer.queries, trainer.tokens
+    try:
+        index = trainer.stream.take(config.prompts_per_step)
+        found = exact_gradient(trainer, index) if config.feedback == "exact" else sampled_gradient(trainer, index)
+        with estimator.clock.phase("optimizer"):
+            norm, rate = optimizer.step(trainer.taken)
+        if not math.isfinite(norm):
+            raise InputError(
+                f"the gradient of step {trainer.taken + 1} is not finite: lower learning_rate = {config.learning_rate:g}"
+                + (", or take precision = 'float32'" if config.precision == "bfloat16" else "")
+            )
+    except BaseException:
+        optimizer.clear()
+        trainer.stream = PromptStream(len(trainer.prompts), config.seed, position=position)
+        estimator.generator.set_state(generator)
+        estimator.voter.bit_generator.state = voter
+        trainer.queries, trainer.tokens = counts
+        raise
+    trainer.taken += 1
+    with estimator.clock.phase("target"):
+        trainer.policies.follow(config.follow, trainer.taken)
+    return {"kind": "step", "step": trainer.taken, "gradient_norm": norm, "learning_rate": rate} | found | _speed(trainer, found)
+
+
+def exact_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """Put the expected gradient on some prompts into the weights."""
+    method, given, exact = methods.get(trainer.config.method), trainer.config.parameters, trainer.exact
+    assert exact is not None
+    rows = [int(k) for k in index]
+    drawn = mixture_of(method.mixing(given))
+    with trainer.estimator.clock.phase("policy"):
+        opponents = exact.log_mixture(drawn if method.opponent_mixing is None else mixture_of(method.opponent_mixing(given)))
+        if method.half_step:
+            before = trainer.optimizer.snapshot()
+            try:
+                exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
+                trainer.optimizer.step(trainer.taken)
+                opponents = exact.log_policy()
+            finally:
+                trainer.optimizer.restore(before)
+        loss = exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
+    return {"loss": loss, "queries": trainer.queries, "tokens": trainer.tokens}
+
+
+def sampled_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """Put an estimate of the gradient on some prompts into the weights."""
+    config, estimator, optimizer = trainer.config, trainer.estimator, trainer.optimizer
+    method, given, group = methods.get(config.method), config.parameters, config.group_size
+    prompts = [trainer.prompts[int(k)] for k in index]
+    responses = estimator.draw(prompts, mixture_of(method.mixing(given)), group * (2 if method.half_step else 1))
+    opponents = None
+    if method.opponent_mixing is not None:
+        opponents = estimator.draw(prompts, mixture_of(method.opponent_mixing(given)), group)
+    if method.half_step:
+        first, responses = _halves(responses, group)
+        before = optimizer.snapshot()
+        try:
+            _count(trainer, first, labels := estimator.judge(prompts, first))
+            estimator.backward(first, labels, optimizer.collect)
+            optimizer.step(trainer.taken)
+            opponents = estimator.draw(prompts, mixture_of(0.0), group)
+        finally:
+            optimizer.restore(before)
+    labels = estimator.judge(prompts, responses, opponents)
+    _count(trainer, responses, labels)
+    if opponents is not None:
+        trainer.tokens += int(opponents.mask.sum())
+    return _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
+
+
+def _halves(responses: Responses, group: int) -> tuple[Responses, Responses]:
+    """Return the first and the second half of every group."""
+    number = torch.arange(len(responses), device=responses.tokens.device) % (2 * group)
+    return responses.rows(number < group), responses.rows(number >= group)
+
+
+def _count(trainer: NashTrainer, responses: Responses, labels: Labels) -> None:
+    trainer.queries += labels.asked
+    trainer.tokens += int(responses.mask.sum())
+
+
+def _metrics(trainer: NashTrainer, responses: Responses, labels: Labels, sums: Sums) -> dict[str, Any]:
+    tokens = int(responses.mask.sum())
+    chances = np.clip(labels.probabilities, 1e-300, 1.0)
+    against = np.clip(1 - labels.probabilities, 1e-300, 1.0)
+    entropies = -(chances * np.log(chances) + against * np.log(against))
+    return {
+        "loss": sums.loss,
+        "length": tokens / len(responses),
+        "entropy": -sums.log_policy * len(responses) / tokens,
+        "label_entropy": float(entropies.mean()) if len(entropies) else float("nan"),
+        "invalid": labels.invalid / max(1, labels.asked),
+        "ended": float(responses.ended.float().mean()),
+        "kl_reference": sums.log_policy - sums.log_reference,
+        "kl_target": None if sums.log_target is None else sums.log_policy - sums.log_target,
+        "queries": trainer.queries,
+        "tokens": trainer.tokens,
+    }
+
+
+def _speed(trainer: NashTrainer, found: dict[str, Any]) -> dict[str, Any]:
+    """Return seconds a phase, tokens a second, and memory."""
+    seconds = trainer.estimator.clock.seconds
+    made = found.get("length", 0.0) * trainer.config.prompts_per_step * trainer.config.group_size
+    training = sum(seconds.get(name, 0.0) for name in ("anchors", "policy", "optimizer", "target"))
+    return {
+        "generation_tokens_per_second": made / seconds["generation"] if seconds.get("generation") else None,
+        "training_tokens_per_second": made / training if made and training else None,
+        "peak_memory": peak_memory(trainer.policies.device),
+        "seconds": dict(seconds),
+    }

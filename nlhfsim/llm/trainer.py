@@ -1,0 +1,345 @@
+"""The trainer: steps, evaluations and checkpoints of one configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nlhfsim import provenance
+from nlhfsim.errors import InputError, ensure_flag
+from nlhfsim.files import ensure_folder, write_whole
+from nlhfsim.llm import checkpoint
+from nlhfsim.llm.config import NashConfig
+from nlhfsim.llm.estimate import Estimator
+from nlhfsim.llm.evaluation import evaluate
+from nlhfsim.llm.exact import ExactGame
+from nlhfsim.llm.interrupts import Interrupts
+from nlhfsim.llm.memory import advice_on
+from nlhfsim.llm.model import context_length, decoder, ensure_model, ensure_tokenizer, stop_tokens_of, vocabulary_size
+from nlhfsim.llm.optimizer import Optimizer
+from nlhfsim.llm.oracles import PreferenceOracle, Prompt
+from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.prompts import PromptStream, encode_prompts, read_prompts
+from nlhfsim.llm.record import MetricsWriter, TrainingRun
+from nlhfsim.llm.steps import take_step
+from nlhfsim.training_run import read_lines
+
+
+class NashTrainer:
+    """Trains a language model towards the Nash equilibrium of the preference game that an oracle defines.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or path
+        A causal language model; it is trained in place, and a frozen copy of it is the reference.
+    tokenizer : transformers tokenizer, path, or None
+        None: prompts are lists of token numbers, and an oracle sees numbers for texts. A padding token is not needed.
+    oracle : PreferenceOracle
+        Who compares two responses, see `nlhfsim.llm.oracles`.
+    prompts : list or path
+        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file with a column ``prompt``.
+    config : NashConfig
+        Everything else.
+    held_out : list or path, optional
+        Prompts for evaluations; None: the first of `prompts`, as many as a step takes.
+    exact_check : bool, optional
+        Whether evaluations enumerate all responses and report how far the policy is from the equilibrium. Default: with exact
+        feedback only.
+    out : path, optional
+        Folder for metrics, checkpoints and the model; None: nothing is written.
+    callbacks : iterable
+        Objects with ``on_step(metrics)`` or ``on_evaluation(metrics)``, both optional.
+    device : str or torch.device, optional
+        Default: a GPU if there is one.
+
+    Raises
+    ------
+    InputError
+        If something is not as described.
+
+    Examples
+    --------
+    >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+    >>> from nlhfsim.llm import NashConfig, NashTrainer, oracles
+    >>> shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16)
+    >>> model = Qwen2ForCausalLM(Qwen2Config(vocab_size=3, **shape))
+    >>> oracle = oracles.MatrixOracle([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], [(0,), (1,), (2,)])
+    >>> config = NashConfig(beta=0.1, max_new_tokens=1, stop_tokens=(), feedback="exact", learning_rate=0.01, steps=40)
+    >>> run = NashTrainer(model, None, oracle, [[0], [1]], config).fit()
+    >>> bool(run.evaluations["exploitability"][-1] < 0.1 * run.evaluations["exploitability"][0])
+    True
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        oracle: PreferenceOracle,
+        prompts: Any,
+        config: NashConfig,
+        *,
+        held_out: Any = None,
+        exact_check: bool | None = None,
+        out: Any = None,
+        callbacks: Iterable[Any] = (),
+        device: Any = None,
+        recipe: Any = None,
+        command: str | None = None,
+    ) -> None:
+        if not isinstance(config, NashConfig):
+            raise InputError(f"config = {config!r} must be a NashConfig")
+        if not callable(getattr(oracle, "compare", None)):
+            raise InputError(f"oracle is of type {type(oracle).__name__}, must have a method compare(prompts, left, right)")
+        self.config, self.callbacks, self.recipe, self.command = config, list(callbacks), recipe, command
+        self.tokenizer = ensure_tokenizer(tokenizer)
+        model = ensure_model(model)
+        self.prompts = _encode(prompts, "prompts", model, self.tokenizer, config)
+        self.held_out = self.prompts[: config.prompts_per_step]
+        if held_out is not None:
+            self.held_out = _encode(held_out, "held_out", model, self.tokenizer, config)
+        _check_tokens(model, config)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with advice_on("loading"):
+            self.policies = Policies(
+                model,
+                device=where,
+                precision=config.precision,
+                with_target=config.pull > 0,
+                activation_checkpointing=config.activation_checkpointing,
+            )
+        stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
+        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop)
+        self.optimizer = Optimizer(self.policies, config)
+        self.stream = PromptStream(len(self.prompts), config.seed)
+        self.taken, self.queries, self.tokens = 0, 0, 0
+        wanted = config.feedback == "exact" if exact_check is None else ensure_flag("exact_check", exact_check)
+        self.exact = (
+            ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if wanted or config.feedback == "exact" else None
+        )
+        self.out = None if out is None else ensure_folder("out", out)
+        self._rows: list[dict[str, Any]] = []
+        self._writer: MetricsWriter | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Do one step and return its metrics.
+
+        A step that fails leaves weights, generators and the position in the data as they were before.
+        """
+        return take_step(self)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Return the measures of the policy on the held-out prompts, and of the exact check if there is one."""
+        found: dict[str, Any] = {"kind": "evaluation", "step": self.taken} | evaluate(self.estimator, self.held_out, self.taken)
+        return found | (self.exact.report() if self.exact is not None else {})
+
+    def fit(self, resume: bool = True) -> TrainingRun:
+        """Train until `config.steps` steps are done.
+
+        Parameters
+        ----------
+        resume : bool
+            Whether to go on from the newest checkpoint in `out`, if there is one.
+
+        Returns
+        -------
+        TrainingRun
+            The metrics.
+
+        Raises
+        ------
+        InputError
+            If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
+        KeyboardInterrupt
+            After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
+        """
+        self._open(ensure_flag("resume", resume))
+        begin = time.perf_counter()
+        try:
+            with Interrupts() as interrupts:
+                if self.taken == 0 and not self._rows:
+                    self._evaluate()
+                while self.taken < self.config.steps and not interrupts.asked:
+                    self._record(self.step(), "on_step")
+                    if self._due(self.config.evaluate_every) or self.taken == self.config.steps:
+                        self._evaluate()
+                    if self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
+                        self.save()
+        except BaseException:
+            self._stop("interrupted", time.perf_counter() - begin)
+            raise
+        if self.taken < self.config.steps:
+            where = self._stop("interrupted", time.perf_counter() - begin)
+            raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
+        self._stop("done", time.perf_counter() - begin)
+        return self.run
+
+    @property
+    def run(self) -> TrainingRun:
+        """The metrics so far."""
+        described = self._described()
+        status = "done" if self.taken >= self.config.steps else "unfinished"
+        return TrainingRun.of_records(self._rows, described["training"], status, path=self.out, recipe=self.recipe)
+
+    def save_model(self, folder: Any) -> Path:
+        """Save the policy and its tokenizer where transformers loads them from."""
+        path = ensure_folder("folder", folder)
+        self.policies.model.save_pretrained(path)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(path)
+        return path
+
+    def save(self) -> Path:
+        """Write a checkpoint to `out`, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            If there is no `out`.
+        """
+        if self.out is None:
+            raise InputError("out must be given to save a checkpoint")
+        return checkpoint.save(self.out, self._checkpoint(), self.config.keep_checkpoints)
+
+    def load(self, path: Any) -> None:
+        """Go back to a checkpoint; the next step has the bits that it had then.
+
+        Raises
+        ------
+        InputError
+            If it is of another configuration, model or set of prompts.
+        DataError
+            If it is not whole.
+        """
+        folder = Path(path)
+        found = checkpoint.load(folder)
+        checkpoint.ensure_same(folder, found.state, self._json_config(), self._digests())
+        checkpoint.copied(self.policies.masters, found.policy, folder)
+        checkpoint.copied(self.policies.shadow, found.target, folder)
+        self.policies.publish()
+        if self.policies.shadow:
+            self.policies.publish_target()
+        self.optimizer.inner.load_state_dict(found.optimizer)
+        self.estimator.generator.set_state(found.generator)
+        self.estimator.voter.bit_generator.state = found.state["voter"]
+        self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
+        self.stream = PromptStream(len(self.prompts), self.config.seed, position=int(found.state["position"]))
+
+    def _checkpoint(self) -> checkpoint.Checkpoint:
+        state = {
+            "step": self.taken,
+            "queries": self.queries,
+            "tokens": self.tokens,
+            "position": self.stream.position,
+            "voter": self.estimator.voter.bit_generator.state,
+            "config": self._json_config(),
+            "fixed": self.config.fixed,
+            "digests": self._digests(),
+        }
+        return checkpoint.Checkpoint(
+            self.policies.masters,
+            self.policies.shadow,
+            self.optimizer.inner.state_dict(),
+            self.estimator.generator.get_state(),
+            state,
+        )
+
+    def _json_config(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        return found
+
+    def _digests(self) -> dict[str, str]:
+        return {"model": self.policies.fingerprint(), "prompts": checkpoint.digest([prompt.tokens for prompt in self.prompts])}
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.taken % every == 0
+
+    def _evaluate(self) -> None:
+        self._record(self.evaluate(), "on_evaluation")
+
+    def _record(self, metrics: dict[str, Any], event: str) -> None:
+        self._rows.append(metrics)
+        if self._writer is not None:
+            self._writer.write(metrics)
+        for callback in self.callbacks:
+            if hasattr(callback, event):
+                getattr(callback, event)(metrics)
+
+    def _open(self, resume: bool) -> None:
+        """Go on from the newest checkpoint, or begin the folder."""
+        if self.out is None:
+            return
+        self._writer = MetricsWriter(self.out / "metrics.jsonl")
+        there = checkpoint.found(self.out)
+        if (there or self._writer.path.exists()) and not resume:
+            raise InputError(f"out {str(self.out)!r} has a run already: resume it (resume = True), or choose another folder")
+        if there:
+            self.load(there[-1])
+        self._writer.truncate_after(self.taken if there else -1)
+        self._rows = [record for _, record in read_lines(self._writer.path)]
+        described = json.dumps(self._described(), indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.out / "config.json", described.encode("utf-8"))
+        provenance.write(self.out, self.command, "torch", "transformers")
+
+    def _described(self) -> dict[str, Any]:
+        return {"training": self._json_config(), "recipe": self.recipe}
+
+    def _stop(self, status: str, seconds: float) -> str:
+        """Save what there is, and return where, for a message."""
+        if self.out is None:
+            return ""
+        if self._writer is not None:
+            self._writer.close()
+        self.save()
+        evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
+        result = {
+            "method": self.config.method,
+            "beta": self.config.beta,
+            "steps": self.taken,
+            "status": status,
+            "seconds": seconds,
+            "queries": self.queries,
+            "tokens": self.tokens,
+            "final": _finite(evaluations[-1]) if evaluations else None,
+        }
+        write_whole(self.out / "result.json", (json.dumps(result, indent=1) + "\n").encode("utf-8"))
+        if status == "done":
+            self.save_model(self.out / "model")
+        return f"; saved in {str(self.out)!r}, the same call goes on from there"
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+
+
+def _encode(source: Any, name: str, model: Any, tokenizer: Any, config: NashConfig) -> tuple[Prompt, ...]:
+    """Return prompts as the model reads them, none longer than it can read with a response behind it."""
+    context, limit = context_length(model), config.max_prompt_tokens
+    advice = "raise max_prompt_tokens, or shorten the prompt"
+    if context is not None:
+        if context <= config.max_new_tokens:
+            raise InputError(f"max_new_tokens = {config.max_new_tokens} must be below the model's context of {context} tokens")
+        if limit is not None and limit + config.max_new_tokens > context:
+            raise InputError(
+                f"max_prompt_tokens + max_new_tokens = {limit + config.max_new_tokens} must be at most {context}, its context"
+            )
+        if limit is None:
+            limit = context - config.max_new_tokens
+            advice = f"shorten the prompt, or lower max_new_tokens: the model reads {context} tokens"
+    return encode_prompts(
+        read_prompts(source, name=name), tokenizer, max_tokens=limit, vocabulary_size=vocabulary_size(model), advice=advice
+    )
+
+
+def _check_tokens(model: Any, config: NashConfig) -> None:
+    """Refuse token numbers that the model does not have."""
+    size = vocabulary_size(model)
+    for name in ("allowed_tokens", "stop_tokens"):
+        wrong: Sequence[int] = [token for token in getattr(config, name) or () if token >= size]
+        if wrong:
+            raise InputError(f"{name} has {wrong[0]}, and the model's tokens are numbered from 0 to {size - 1}")
