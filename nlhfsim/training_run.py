@@ -35,8 +35,8 @@ SHOWN = {
 }
 """Columns of the table of evaluations, in order, and their headings."""
 LEGEND = (
-    "on the held-out prompts: share of comparisons won against the reference and the target, KL(policy ‖ ·) to both and entropy "
-    "in nats a response, tokens a response, how far the verdicts of both orders are apart"
+    "on the held-out prompts: share of comparisons won against the reference and the target, KL(policy ‖ ·) to both in nats a "
+    "response, entropy in nats a token, tokens a response, how far the verdicts of both orders are apart"
 )
 EXACT_LEGEND = "from the whole distribution over responses: exploitability E_beta, unregularized E_0, KL(π* ‖ policy)"
 

@@ -293,8 +293,6 @@ class NashTrainer:
         """Save what there is, and return where, for a message."""
         if self.out is None:
             return ""
-        if self._writer is not None:
-            self._writer.close()
         self.save()
         evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
         result = {

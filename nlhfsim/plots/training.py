@@ -35,7 +35,7 @@ PANELS = (
     Panel("Win rate", (("win_rate_reference", "over reference"), ("win_rate_target", "over target")), level=0.5),
     Panel("KL in nats a response", (("kl_reference", "to reference"), ("kl_target", "to target"))),
     Panel("Distance from equilibrium", (("exploitability", r"$E_\beta$"), ("kl_equilibrium", _EQUILIBRIUM)), "log"),
-    Panel("Entropy in nats a response", (("entropy", ""),)),
+    Panel("Entropy in nats a token", (("entropy", ""),)),
     Panel("Response length in tokens", (("length", ""),)),
     Panel("Verdicts", (("label_entropy", "entropy of a label"), ("invalid", "share invalid"))),
     Panel("Gradient norm", (("gradient_norm", ""),), "log"),
@@ -102,15 +102,18 @@ def training(runs: Any) -> Any:
 
 
 def _labelled(runs: Any) -> dict[str, TrainingRun]:
-    """Return runs by label; of folders with the same name the paths are the labels."""
+    """Return runs by label; of folders with the same name the paths are the labels, of runs in memory the methods."""
     if isinstance(runs, Mapping):
         found = {str(label): _run(run) for label, run in runs.items()}
     else:
         alone = isinstance(runs, (TrainingRun, str, Path)) or not isinstance(runs, Sequence)
         several = [_run(run) for run in ([runs] if alone else runs)]
-        names = [run.path.resolve().name for run in several]
-        distinct = len(set(names)) == len(names)
-        found = {name if distinct else str(run.path): run for name, run in zip(names, several)}
+        names = [str(run.config.get("method")) if run.path is None else run.path.resolve().name for run in several]
+        if len(set(names)) < len(names):
+            names = [
+                f"{k + 1}: {name}" if run.path is None else str(run.path) for k, (name, run) in enumerate(zip(names, several))
+            ]
+        found = dict(zip(names, several))
     if not 1 <= len(found) <= len(_COLOURS):
         raise InputError(f"runs holds {len(found)}, must hold between 1 and {len(_COLOURS)}")
     return found
