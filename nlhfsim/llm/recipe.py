@@ -62,7 +62,7 @@ class Recipe:
         Returns
         -------
         dict
-            ``model``, ``tokenizer``, ``oracle``, ``prompts``, ``config`` and ``held_out``.
+            ``model``, ``tokenizer``, ``oracle``, ``prompts``, ``config``, ``held_out`` and ``device``.
 
         Raises
         ------
@@ -72,9 +72,9 @@ class Recipe:
         where = _device(device)
         oracle = self.oracle.prepare()  # what a mistake there costs should not be the loading of a model
         tokenizer = load_tokenizer(self.tokenizer, self.model, needed=self.prompts[0].kind != "tokens")
-        model = load_model(self.model, self.config.seed).to(where)
+        model = load_model(self.model, self.config.seed)
         found = {"model": model, "tokenizer": tokenizer, "oracle": oracle(where), "prompts": self.prompts}
-        return found | {"config": self.config, "held_out": self.held_out}
+        return found | {"config": self.config, "held_out": self.held_out, "device": where}
 
 
 def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -84,7 +84,7 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     ----------
     source : path or mapping
         With the tables ``model``, ``prompts``, ``oracle``, ``training`` and, if wanted, ``tokenizer``, ``title`` and ``seed``.
-        Paths start at the folder of the file.
+        Paths start at the folder of the file, and so do modules. A field of ``training`` is None where the file says "none".
     overrides : mapping, optional
         Values that go before those of the file, by ``section.key``; a key alone is one of ``training``.
 
@@ -163,6 +163,7 @@ def _training(tables: Mapping[str, Any], section: dict[str, Any], name: str, mis
         if "seed" in section:
             mistakes.add("seed", "is given more than once: at the top and as training.seed")
         section = section | {"seed": tables["seed"]}
+    section = {key: None if value == "none" else value for key, value in section.items()}
     try:
         return NashConfig.from_dict(section, name)
     except ConfigurationError as error:
