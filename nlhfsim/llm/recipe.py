@@ -116,15 +116,22 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     for key in tables:
         if key not in _TOP:
             mistakes.unknown("", key, _TOP)
-    sections = {name: _section(tables, name, mistakes) for name in SECTIONS}
+    sections = {name: found for name in SECTIONS if (found := _section(tables, name, mistakes)) is not None}
     title = tables.get("title", "")
     if not isinstance(title, str):
         mistakes.add("title", f"{title!r} must be a text")
-    config = _training(tables, sections["training"], given.name, mistakes)
-    model = Place.read(sections["model"], "model", given.base, mistakes, new=True)
-    tokenizer = Place.read(sections["tokenizer"], "tokenizer", given.base, mistakes) if "tokenizer" in tables else None
-    prompts, held_out = _prompts(sections["prompts"], given.base, mistakes)
-    oracle = OracleRecipe.read(sections["oracle"], given.base, mistakes)
+    config = model = tokenizer = oracle = held_out = None
+    prompts: tuple[RawPrompt, ...] = ()
+    if "training" in sections:
+        config = _training(tables, sections["training"], given.name, mistakes)
+    if "model" in sections:
+        model = Place.read(sections["model"], "model", given.base, mistakes, new=True)
+    if "tokenizer" in sections:
+        tokenizer = Place.read(sections["tokenizer"], "tokenizer", given.base, mistakes)
+    if "prompts" in sections:
+        prompts, held_out = _prompts(sections["prompts"], given.base, mistakes)
+    if "oracle" in sections:
+        oracle = OracleRecipe.read(sections["oracle"], given.base, mistakes)
     if mistakes.found or config is None or model is None or oracle is None:
         raise ConfigurationError(given.name, mistakes.found)
     return Recipe(given.name, title, tables, config, model, tokenizer, prompts, held_out, oracle)
@@ -146,15 +153,14 @@ def _override(tables: dict[str, Any], overrides: Mapping[str, Any], mistakes: Mi
             tables["training"].pop("seed", None)
 
 
-def _section(tables: Mapping[str, Any], name: str, mistakes: Mistakes) -> dict[str, Any]:
-    """Return a table, empty if it may be left out."""
-    found = tables.get(name)
-    if found is None and name in ("tokenizer", "training"):
-        return {}
-    if not isinstance(found, Mapping):
-        mistakes.add(name, f"must be given: a table [{name}]" if found is None else f"{found!r} must be a table [{name}]")
-        return {}
-    return dict(found)
+def _section(tables: Mapping[str, Any], name: str, mistakes: Mistakes) -> dict[str, Any] | None:
+    """Return a table, None if it is left out or none."""
+    found = tables.get(name, {} if name == "training" else None)
+    if isinstance(found, Mapping):
+        return dict(found)
+    if name in tables or name != "tokenizer":
+        mistakes.add(name, f"{found!r} must be a table [{name}]" if name in tables else f"must be given: a table [{name}]")
+    return None
 
 
 def _training(tables: Mapping[str, Any], section: dict[str, Any], name: str, mistakes: Mistakes) -> NashConfig | None:
@@ -185,8 +191,6 @@ def _prompts(
     for key in section:
         if key not in known:
             mistakes.unknown("prompts", key, known)
-    if not section:
-        return (), None
     column = section.get("column", "prompt")
     found: tuple[RawPrompt, ...] = ()
     held_out: tuple[RawPrompt, ...] | None = None

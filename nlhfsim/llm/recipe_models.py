@@ -11,6 +11,7 @@ from nlhfsim.errors import ConfigurationError, InputError, did_you_mean
 from nlhfsim.sweep._axes import Mistakes
 
 _KEYS = ("path", "name", "revision")
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Place:
                 mistakes.unknown(name, key, known)
         given = [way for way in ways if way in section]
         if len(given) != 1:
-            if section:
+            if all(key in known for key in section):
                 words = "path (a folder), name (at the hub)" + (" or [model.new] (a model with random weights)" if new else "")
                 mistakes.add(name, f"must have one of {words}" + (f", not {' and '.join(given)}" if given else ""))
             return None
@@ -113,6 +114,9 @@ def load_tokenizer(place: Place | None, model: Place, *, needed: bool) -> Any:
             raise InputError("prompts are texts, and the model is new: give a [tokenizer], or prompts as lists of token numbers")
         return None
     try:
+        if Path(chosen.source).is_dir() and not any((Path(chosen.source) / name).is_file() for name in _TOKENIZER_FILES):
+            # transformers would make one up, without a vocabulary, from the kind of the model
+            raise FileNotFoundError(f"none of {', '.join(_TOKENIZER_FILES)} is there")
         return AutoTokenizer.from_pretrained(chosen.source, revision=chosen.revision or "main")
     except Exception as error:  # every file of it can be damaged in its own way
         if place is None and not needed:

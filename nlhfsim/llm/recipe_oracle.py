@@ -41,8 +41,6 @@ class OracleRecipe:
     @classmethod
     def read(cls, section: Mapping[str, Any], base: Path, mistakes: Mistakes) -> OracleRecipe | None:
         """Return what a table says, None if it has mistakes."""
-        if not section:
-            return None
         kind = section.get("kind")
         if kind not in KINDS:
             words = "must be given" if kind is None else f"{kind!r} is unknown"
@@ -72,16 +70,12 @@ class OracleRecipe:
 
     def prepare(self) -> Finish:
         """Return what makes the oracle, after all that is found without loading a model."""
-        from nlhfsim.llm import oracles
-
         options = dict(self.options)
         for key in ("function", "score", "classify"):
             if key in options:
                 options[key] = import_function(f"oracle.{key}", options[key], self.base)
         if isinstance(options.get("preferences"), str):
             options["preferences"] = self._game(options["preferences"])
-        if "groups" in options:
-            options["classify"] = oracles.FirstToken(options.pop("groups"))
         if "model" in options:
             local = self.base / options["model"]
             options["model"] = str(local) if local.is_dir() else options["model"]
@@ -102,6 +96,8 @@ class OracleRecipe:
             "reward-model": "RewardModelOracle",
         }
         try:
+            if "groups" in options:
+                options["classify"] = oracles.FirstToken(options.pop("groups"))
             return getattr(oracles, names[self.kind])(**options)
         except InputError as error:
             raise InputError(f"oracle: {error}") from None
