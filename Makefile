@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 KEY := $(shell { cat setup.cfg pyproject.toml; echo '$(subst ','\'',$(CURDIR))' '$(PYTHON)'; } | cksum | cut -d ' ' -f 1)
 CORE := $(VENV)/.ready-core-$(KEY)
 TEST := $(VENV)/.ready-test-$(KEY)
+TORCH := $(shell sed -n 's/^ *torch==//p' setup.cfg)
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.ready-peers-$(KEY)
 SOURCES := $(wildcard nlhfsim tests benchmarks docs notebooks/*.py)
@@ -74,9 +75,12 @@ $(CORE):
 	set -ex; rm -rf $(VENV); "$$python" -m venv $(VENV); $(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-# The first stamp is gone while the packages change, so that an interrupted run leaves none.
+# The first stamp is gone while the packages change, so that an interrupted run leaves none. PyTorch comes first, in its build for
+# CPUs, from wherever there is one: the usual build brings gigabytes that no test needs.
 $(TEST): $(CORE)
 	@rm -f $(VENV)/.ready-*
+	$(BIN)/python -m pip install --quiet --no-deps 'torch==$(TORCH)+cpu' 2> /dev/null || \
+	    $(BIN)/python -m pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu 'torch==$(TORCH)' || true
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(CORE) $@
 

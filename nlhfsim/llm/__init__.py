@@ -18,19 +18,33 @@ for _name in ("torch", "transformers", "safetensors"):
 if TYPE_CHECKING:
     from nlhfsim.llm import methods, oracles
     from nlhfsim.llm.config import NashConfig
+    from nlhfsim.llm.crosscheck import CrossCheck, crosscheck
     from nlhfsim.llm.record import TrainingRun, load_run
     from nlhfsim.llm.recipe import read_recipe
 
 _HOME = {
+    "CrossCheck": "crosscheck",
     "NashConfig": "config",
     "NashTrainer": "trainer",
     "TrainingRun": "record",
+    "crosscheck": "crosscheck",
     "load_run": "record",
     "read_recipe": "recipe",
 }
 _MODULES = ("exact", "methods", "oracles")
 
-__all__ = ["NashConfig", "NashTrainer", "TrainingRun", "exact", "load_run", "methods", "oracles", "read_recipe"]
+__all__ = [
+    "CrossCheck",
+    "NashConfig",
+    "NashTrainer",
+    "TrainingRun",
+    "crosscheck",
+    "exact",
+    "load_run",
+    "methods",
+    "oracles",
+    "read_recipe",
+]
 
 
 def __getattr__(name: str) -> Any:

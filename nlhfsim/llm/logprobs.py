@@ -137,7 +137,7 @@ def head_of(model: Any) -> Head:
     cap = getattr(config, "final_logit_softcapping", None)
 
     def head(hidden: Tensor) -> Tensor:
-        logits = layer(hidden) * scale if scale != 1.0 else layer(hidden)
+        logits: Tensor = layer(hidden) * scale if scale != 1.0 else layer(hidden)
         return cap * torch.tanh(logits / cap) if cap else logits
 
     return head

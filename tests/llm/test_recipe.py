@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nlhfsim.errors import ConfigurationError, DataError, InputError
 from nlhfsim.llm import read_recipe
 from nlhfsim.llm.oracles import Prompt, Response, ask
-
-torch = pytest.importorskip("torch")
-torch.set_num_threads(1)
 
 NEW = {"model_type": "qwen2", "vocab_size": 12, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 NEW |= {"num_key_value_heads": 1, "intermediate_size": 32}
