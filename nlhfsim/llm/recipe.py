@@ -69,11 +69,15 @@ class Recipe:
         InputError
             If something cannot be loaded; the message begins with its place in the file.
         """
+        from nlhfsim.llm.memory import advice_on
+
         where = _device(device)
         oracle = self.oracle.prepare()  # what a mistake there costs should not be the loading of a model
         tokenizer = load_tokenizer(self.tokenizer, self.model, needed=self.prompts[0].kind != "tokens")
         model = load_model(self.model, self.config.seed)
-        found = {"model": model, "tokenizer": tokenizer, "oracle": oracle(where), "prompts": self.prompts}
+        with advice_on("loading"):
+            judge = oracle(where)
+        found = {"model": model, "tokenizer": tokenizer, "oracle": judge, "prompts": self.prompts}
         return found | {"config": self.config, "held_out": self.held_out, "device": where}
 
 

@@ -74,10 +74,15 @@ def load_model(place: Place, seed: int) -> Any:
     """Return the causal language model at a place; a new one has the random weights of `seed`."""
     from transformers import AutoModelForCausalLM
 
+    from nlhfsim.llm.memory import advice_on
+
     if place.source is None:
         return _new_model(place, seed)
     try:
-        return AutoModelForCausalLM.from_pretrained(place.source, revision=place.revision or "main", dtype="auto")
+        with advice_on("loading"):
+            return AutoModelForCausalLM.from_pretrained(place.source, revision=place.revision or "main", dtype="auto")
+    except InputError:
+        raise
     except Exception as error:  # every file of it can be damaged in its own way
         raise InputError(f"{place.section}: {place.source!r} holds no causal language model: {_first(error)}") from None
 
