@@ -35,8 +35,8 @@ SHOWN = {
 }
 """Columns of the table of evaluations, in order, and their headings."""
 LEGEND = (
-    "on the held-out prompts: share of comparisons won against the reference and the target, KL(policy ‖ ·) to both and entropy "
-    "in nats a response, tokens a response, how far the verdicts of both orders are apart"
+    "on the held-out prompts: share of comparisons won against the reference and the target, KL(policy ‖ ·) to both in nats a "
+    "response, entropy in nats a token, tokens a response, how far the verdicts of both orders are apart"
 )
 EXACT_LEGEND = "from the whole distribution over responses: exploitability E_beta, unregularized E_0, KL(π* ‖ policy)"
 
@@ -115,7 +115,8 @@ class TrainingRun:
         """Return in one line what was trained, how far, and the last evaluation."""
         method, beta = self.config.get("method", "unknown method"), self.config.get("beta", math.nan)
         words = [f"{method}, beta = {show(beta)}", f"step {self.last_step} of {self.config.get('steps', '?')}, {self.status}"]
-        words += [f"{SHOWN[name]} {show(value)}" for name, value in self.final.items() if name in SHOWN and name != "step"][:4]
+        last = self.final
+        words += [f"{SHOWN[name]} {show(last[name])}" for name in SHOWN if name in last and name != "step"][:4]
         return ", ".join(words)
 
     def table(self, last: int | None = None) -> tuple[list[str], list[list[Any]], list[str]]:

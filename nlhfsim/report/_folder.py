@@ -9,7 +9,10 @@ from typing import Any
 
 from nlhfsim.errors import DataError
 from nlhfsim.provenance import FILE
+from nlhfsim.training_run import TrainingRun, is_training, load_run
 
+CURVES = "training"
+"""Name of the figure of a training run."""
 _PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 """Kinds of figures that a page can show, the better ones first."""
 _KINDS = {
@@ -40,6 +43,8 @@ class Folder:
         ``provenance.json``, or what ``sweep.json`` says about itself; empty if there is neither.
     pictures : tuple of (path, media type)
         The figures, one for each name.
+    training : TrainingRun or None
+        The run, if the folder is that of one: also of one that is still going on.
     """
 
     path: Path
@@ -47,6 +52,7 @@ class Folder:
     result: dict[str, Any]
     provenance: dict[str, Any]
     pictures: tuple[tuple[Path, str], ...]
+    training: TrainingRun | None = None
 
     @classmethod
     def read(cls, path: Path) -> Folder:
@@ -59,6 +65,11 @@ class Folder:
         """
         if not path.is_dir():
             raise DataError(f"folder {str(path)!r} is not there; give one that a command wrote with --out")
+        if is_training(path):
+            run = load_run(path)
+            # Its curves are drawn anew: the run may have gone on.
+            shown = tuple(one for one in _pictures(path) if one[0].stem != CURVES)
+            return cls(path, "Training", run.result, run.provenance, shown, run)
         if not (path / "result.json").exists():
             unfinished = "; the sweep in it is not finished" if (path / "sweep.json").exists() else ""
             raise DataError(f"folder {str(path)!r} holds no result.json, as a command writes it with --out{unfinished}")
