@@ -18,16 +18,16 @@ for _name in ("torch", "transformers", "safetensors"):
 if TYPE_CHECKING:
     from nlhfsim.llm import methods, oracles
     from nlhfsim.llm.config import NashConfig
-    from nlhfsim.llm.crosscheck import CrossCheck, crosscheck
+    from nlhfsim.llm.cross_check import CrossCheck, crosscheck
     from nlhfsim.llm.record import TrainingRun, load_run
     from nlhfsim.llm.recipe import read_recipe
 
 _HOME = {
-    "CrossCheck": "crosscheck",
+    "CrossCheck": "cross_check",
     "NashConfig": "config",
     "NashTrainer": "trainer",
     "TrainingRun": "record",
-    "crosscheck": "crosscheck",
+    "crosscheck": "cross_check",
     "load_run": "record",
     "read_recipe": "recipe",
 }

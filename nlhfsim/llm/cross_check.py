@@ -1,8 +1,8 @@
 """Is the trainer's gradient the simulator's? Both are taken on the same sampled pairs, by code that shares nothing.
 
-The simulator's step from a vote (`nlhfsim.pairs`) moves the logits of two enumerated responses; the model's weights should move by
-that, carried through the log-probabilities of all responses, which are taken from the model's logits without padding, chunks or
-cache.
+The simulator's step from a vote (`nlhfsim.pairs`) moves the logits of two enumerated responses; the model's weights should move
+by that, carried through the log-probabilities of all responses, which are taken from the model's logits without padding, chunks
+or cache.
 """
 
 from __future__ import annotations
@@ -142,8 +142,7 @@ def _move_away(trainer: NashTrainer, spread: float) -> None:
 def _draw(trainer: NashTrainer) -> tuple[Any, Any, Responses, Labels]:
     """Return the mixtures of responses and of opponents, and responses with the labels of their pairs.
 
-    The opponents of a method that looks ahead are taken from the target if there is one, and else from the reference: from anything
-    but the policy.
+    The opponents of a method that looks ahead are taken from the reference: from anything but the policy.
     """
     config, estimator = trainer.config, trainer.estimator
     method, given, prompts = methods.get(config.method), config.parameters, trainer.prompts
@@ -255,11 +254,8 @@ class _Simulator:
         """Return what moves of the logits are as moves of the model's weights: Jᵀ times them."""
         weights = self.policies.parameters
         along = (self.graph * torch.from_numpy(moves).to(self.graph)).sum()
-        found = torch.autograd.grad(along, list(weights.values()), retain_graph=True, allow_unused=True)
-        return {
-            name: np.zeros(weight.shape) if slope is None else slope.double().cpu().numpy()
-            for (name, weight), slope in zip(weights.items(), found, strict=True)
-        }
+        found = torch.autograd.grad(along, list(weights.values()), retain_graph=True, materialize_grads=True)
+        return {name: slope.double().cpu().numpy() for name, slope in zip(weights, found, strict=True)}
 
     def _all(self, view: str) -> Tensor:
         """Return the log-probability of every response, a prompt and a length at a time, shape ``(prompts, n)``."""
@@ -285,4 +281,5 @@ class _Simulator:
             shut[list(self.config.allowed_tokens)] = False
             logits = logits.masked_fill(shut, -torch.inf)
         logs = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32).log_softmax(-1)
-        return logs.gather(-1, tokens[:, len(prompt) :, None])[..., 0].sum(-1)
+        summed: Tensor = logs.gather(-1, tokens[:, len(prompt) :, None])[..., 0].sum(-1)
+        return summed
