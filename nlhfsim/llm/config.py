@@ -193,6 +193,10 @@ class NashConfig:
             )
         if self.decay_steps is not None and self.schedule != "inverse_time":
             raise InputError(f"decay_steps = {self.decay_steps} belongs to schedule = 'inverse_time', not {self.schedule!r}")
+        weight = self.beta + self.pull
+        if weight != 0 and not 1e-30 <= weight <= 1e30:
+            said = "beta" if self.pull == 0 else "beta + 1/proximal_step"
+            raise InputError(f"{said} = {weight:g} must be 0 or between 1e-30 and 1e30, which float32 can divide by")
         if self.warmup_steps > self.steps:
             raise InputError(f"warmup_steps = {self.warmup_steps} must be at most steps = {self.steps}")
         if self.beta == 0 and self.kl_estimator == "token" and "proximal_step" not in self.parameters:
@@ -230,8 +234,10 @@ class NashConfig:
         ConfigurationError
             If there are mistakes; each is listed with its place.
         """
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(name, [f"is of type {type(given).__name__}, must be a table of fields"])
         known = [field.name for field in fields(cls)]
-        mistakes = [f"{key}: is no field{did_you_mean(key, known)}" for key in given if key not in known]
+        mistakes = [f"{key}: is no field{did_you_mean(str(key), known)}" for key in given if key not in known]
         for key, value in given.items():
             if key in _CHECKS and not (value is None and key in _OPTIONAL):
                 try:

@@ -117,7 +117,7 @@ class Policies:
     @torch.no_grad()
     def publish_target(self) -> None:
         """Bring the target to its shadow, if that is a copy."""
-        for name, weight in self._target_weights.items():
+        for name, weight in self._target_weights.items() if self.shadow else ():
             if weight is not self.shadow[name]:
                 weight.copy_(self.shadow[name])
 
