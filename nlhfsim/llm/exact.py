@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nlhfsim as nl
-from nlhfsim.equilibrium import Equilibrium
+
+from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
+from nlhfsim.games.responses import exploitability
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
@@ -111,7 +112,7 @@ class ExactGame:
     @cached_property
     def equilibrium(self) -> Equilibrium:
         """The regularized equilibrium, solved and certified by the core."""
-        return nl.solve(self.game)
+        return solve(self.game)
 
     def batch(self, prompts: Sequence[Prompt]) -> Responses:
         """Return all responses to each of some prompts."""
@@ -147,8 +148,8 @@ class ExactGame:
         """Return how far the policy is from the equilibrium: exploitability E_β, KL(π* ‖ π), and the unregularized E_0."""
         logs = self.log_policy()
         found = {
-            "exploitability": nl.exploitability(self.game, log_policy=logs),
-            "gap0": nl.exploitability(self.game, log_policy=logs, regularized=False),
+            "exploitability": exploitability(self.game, log_policy=logs),
+            "gap0": exploitability(self.game, log_policy=logs, regularized=False),
         }
         if self.game.beta > 0:
             star = self.equilibrium.log_policy
