@@ -20,6 +20,7 @@ from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.evaluation import evaluate
 from nlhfsim.llm.exact import ExactGame
 from nlhfsim.llm.interrupts import Interrupts
+from nlhfsim.llm.lora import Lora, LoraPolicies
 from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.model import (
     context_length,
@@ -114,13 +115,7 @@ class NashTrainer:
         _check_tokens(model, config)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with advice_on("loading"):
-            self.policies = Policies(
-                model,
-                device=where,
-                precision=config.precision,
-                with_target=config.pull > 0,
-                activation_checkpointing=config.activation_checkpointing,
-            )
+            self.policies = _policies(model, config, where)
         ensure_causal(self.policies.model)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
         self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop)
@@ -197,7 +192,7 @@ class NashTrainer:
     def save_model(self, folder: Any) -> Path:
         """Save the policy and its tokenizer where transformers loads them from."""
         path = ensure_folder("folder", folder)
-        self.policies.model.save_pretrained(path)
+        self.policies.save(path)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(path)
         return path
@@ -329,6 +324,19 @@ class NashTrainer:
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+
+
+def _policies(model: Any, config: NashConfig, device: torch.device) -> Policies:
+    keywords: dict[str, Any] = {
+        "device": device,
+        "precision": config.precision,
+        "with_target": config.pull > 0,
+        "activation_checkpointing": config.activation_checkpointing,
+    }
+    if config.lora_rank is None:
+        return Policies(model, **keywords)
+    assert config.lora_alpha is not None
+    return LoraPolicies(model, lora=Lora(config.lora_rank, config.lora_alpha, config.lora_modules, config.seed), **keywords)
 
 
 def _encode(source: Any, name: str, model: Any, tokenizer: Any, config: NashConfig) -> tuple[Prompt, ...]:
