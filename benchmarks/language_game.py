@@ -57,8 +57,16 @@ def preferences() -> Floats:
 def model() -> Any:
     """Return the reference, which is not uniform: its weights are drawn seven times as wide as is usual."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    return Qwen2ForCausalLM(Qwen2Config(vocab_size=3, intermediate_size=96, initializer_range=0.15, **shape))
+    config = Qwen2Config(
+        vocab_size=3,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.15,
+    )
+    return Qwen2ForCausalLM(config)
 
 
 def play(marks: int = 4, **given: Any) -> Played:
