@@ -50,17 +50,17 @@ class Policies:
         self, model: Any, *, device: torch.device, precision: str, with_target: bool, activation_checkpointing: bool = False
     ) -> None:
         self.device, self.dtype = device, DTYPES[precision]
-        self.model = model.to(device).eval()
+        self.model: Any = model.to(device).eval()
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         if not trained:
             raise InputError("model has no weight with requires_grad = True, so there is nothing to train")
         if self.dtype == exact:
-            self.model.to(self.dtype)
+            _cast(self.model, self.dtype)
             self.masters = trained
         else:
             self.masters = {name: weight.detach().to(exact, copy=True) for name, weight in trained.items()}
-            self.model.to(self.dtype)
+            _cast(self.model, self.dtype)
         self.parameters = {name: weight for name, weight in self.model.named_parameters() if name in self.masters}
         self._models = {"policy": self.model, "reference": _frozen_copy(self.model)}
         self.shadow: dict[str, Tensor] = {}
@@ -127,6 +127,19 @@ class Policies:
         for name, weight in self._models["reference"].named_parameters():
             found.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.12g};".encode())
         return found.hexdigest()[:16]
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    """Give the weights a precision as transformers does when it loads them: what is computed and not saved keeps its own.
+
+    In bfloat16 the frequencies of rotary positions would be wrong in the third digit, and far positions with them.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    saved = model.state_dict(keep_vars=True)
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
 
 
 def _frozen_copy(model: Any) -> Any:
