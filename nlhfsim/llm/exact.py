@@ -16,11 +16,12 @@ from torch import Tensor
 
 import nlhfsim as nl
 from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, SizeError
+from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
+from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import Prompt, ask
 from nlhfsim.llm.sampling import Mixture, pad_left
 
@@ -134,11 +135,16 @@ class ExactGame:
 
     def log_mixture(self, mixture: Mixture) -> Array:
         """Return the log-probability of every response under a mixture, normalized token by token as it is sampled."""
-        parts = []
-        for prompt in self.prompts:
-            with torch.no_grad():
-                parts.append(self.estimator.log_probabilities(mixture, self.batch([prompt])).double().cpu().numpy())
-        logs = np.stack(parts)
+        n, parts = len(self.responses), []
+        at_once = max(1, LARGEST // n)
+        for begin in range(0, len(self.prompts), at_once):
+            with torch.no_grad(), advice_on("enumeration"):
+                found = self.estimator.log_probabilities(mixture, self.batch(self.prompts[begin : begin + at_once]))
+                parts.append(found.double().cpu().numpy().reshape(-1, n))
+        logs = np.concatenate(parts)
+        if np.isnan(logs).any():
+            rate = self.estimator.config.learning_rate
+            raise InputError(f"the policy's probabilities are no numbers any more: lower learning_rate = {rate:g}")
         return np.asarray(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
 
     def report(self) -> dict[str, float]:
@@ -190,10 +196,11 @@ class ExactGame:
         for begin in range(0, len(index), at_once):
             part = slice(begin, begin + at_once)
             responses = self.batch([self.prompts[k] for k in index[part]])
-            with self.estimator.policies.training() as model:
-                logs = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
-            loss = exact_loss(logs, _like(weights[part], logs), _like(ascent[part], logs)) / len(index)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with advice_on("training"):
+                with self.estimator.policies.training() as model:
+                    logs = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
+                loss = exact_loss(logs, _like(weights[part], logs), _like(ascent[part], logs)) / len(index)
+                loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             if collect is not None:
                 collect()

@@ -115,7 +115,9 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) ->
 
 
 def _usable(labels: Labels) -> bool:
-    """Return whether one pair has a verdict, or met opponents of which it has: else there is no gradient."""
+    """Return whether the verdicts give a gradient: one is there, and if opponents are others, two responses met some."""
+    if labels.asked and labels.invalid == labels.asked:
+        return False
     return bool((gains_against(labels.centred, labels.valid)[1] if labels.against_others else labels.valid).any())
 
 
