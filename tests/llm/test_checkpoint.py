@@ -244,7 +244,9 @@ def test_a_record_that_cannot_be_written(step: int, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("step", [3, 6])
-def test_an_evaluation_that_fails_is_done_when_the_run_goes_on(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_that_fails_is_done_when_the_run_goes_on(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = undisturbed(tmp_path / "whole", **EVERY)
     evaluate = NashTrainer.evaluate
     with monkeypatch.context() as patched:
@@ -305,7 +307,10 @@ def test_a_half_written_checkpoint_is_none(tmp_path: Path) -> None:
 
 
 STRANGERS: dict[str, tuple[dict[str, Any], str]] = {
-    "fields": ({"beta": 0.3, "seed": 4}, r"of another configuration: beta = 0\.1 there, 0\.3 here, seed = 0 there, 4 here; take "),
+    "fields": (
+        {"beta": 0.3, "seed": 4},
+        r"of another configuration: beta = 0\.1 there, 0\.3 here, seed = 0 there, 4 here; take ",
+    ),
     "tuples": ({"stop_tokens": (2,)}, r"stop_tokens = \[\] there, \[2\] here"),
     "schedule": ({"schedule": "linear"}, "schedule = constant there, linear here"),
     "model": ({"model": gpt2(seed=1)}, "is of other model: take another folder, or the same model"),

@@ -186,7 +186,9 @@ def test_tied_weights_stay_tied(tmp_path: Path, precision: str) -> None:
 def test_activation_checkpointing_changes_no_gradient(family: str, given: dict[str, Any]) -> None:
     ends = []
     for checkpointing in (False, True):
-        trainer = train_on(MODELS[family](), optimizer="sgd", activation_checkpointing=checkpointing, precision="float64", **given)
+        trainer = train_on(
+            MODELS[family](), optimizer="sgd", activation_checkpointing=checkpointing, precision="float64", **given
+        )
         trainer.step()
         ends.append(copied(trainer.policies.masters))
     for name, weight in ends[0].items():
