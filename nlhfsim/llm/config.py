@@ -371,4 +371,4 @@ _CHECKS: dict[str, Check] = {
     "keep_checkpoints": _integer(1),
     "seed": _integer(0),
 }
-_OPTIONAL = {field.name for field in fields(NashConfig) if "None" in str(field.type)}
+_OPTIONAL = {field.name for field in fields(NashConfig) if str(field.type).endswith("| None")}
