@@ -312,7 +312,7 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(one, str) and one for one in value):
         raise InputError(f"{name} = {value!r} must be a list of names")
     if not (names := tuple(value)):
-        raise InputError(f"{name} must hold at least one name")
+        raise InputError(f"{name} = [] must hold at least one name")
     return names
 
 
