@@ -196,18 +196,19 @@ class ExactGame:
         ascent = self.ascent(index, opponents, logs)
         weights = np.exp(logs if drawn == POLICY else self.log_mixture(drawn))[list(index)]
         at_once = self.estimator.config.micro_batch_prompts or len(index)
-        total = 0.0
+        processes, total = self.estimator.processes, 0.0
+        [count] = processes.sums(len(index))
         for begin in range(0, len(index), at_once):
             part = slice(begin, begin + at_once)
             responses = self.batch([self.prompts[k] for k in index[part]])
             with self.estimator.policies.training() as model:
                 sums = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
-            loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / len(index)
+            loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / count
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             if collect is not None:
                 collect()
-        return total
+        return processes.sums(total)[0]
 
     def _preferences(self) -> Array:
         """Ask for all pairs of responses to every prompt; equal responses are ½, and each pair is asked in one order."""
