@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
 _WEIGHTS = {"policy": "policy.safetensors", "target": "target.safetensors"}
 _MEMORY, _STATE = "optimizer.pt", "state.json"
+STATE = ("step", "queries", "tokens", "position", "voter", "config", "fixed", "digests")
+"""What `Checkpoint.state` has."""
+REMOVE = "remove it to go on from an older one"
 
 
 class Checkpoint(NamedTuple):
@@ -56,7 +60,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """
     step = int(checkpoint.state["step"])
     root = folder / FOLDER
-    final, partial = root / f"step-{step:08d}", root / f".step-{step:08d}.part"
+    final, partial, old = root / f"step-{step:08d}", root / f".step-{step:08d}.part", root / f".step-{step:08d}.old"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -67,13 +71,15 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         (partial / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
         _flush(partial)
         if final.exists():
-            shutil.rmtree(final)
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(final, old)
         os.replace(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise DataError(f"checkpoint {str(final)!r} cannot be written: {error}") from error
-    for old in found(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    for older in found(folder)[:-keep]:
+        shutil.rmtree(older, ignore_errors=True)
     return final
 
 
@@ -93,11 +99,15 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        lacking = [key for key in STATE if key not in state]
+        if lacking:
+            raise KeyError(f"{_STATE} has no {', '.join(lacking)}")
         weights = {name: load_file(path / file) if (path / file).exists() else {} for name, file in _WEIGHTS.items()}
         memory = torch.load(path / _MEMORY, map_location="cpu", weights_only=True)
         return Checkpoint(weights["policy"], weights["target"], memory["optimizer"], memory["generator"], state)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError) as error:
-        raise DataError(f"checkpoint {str(path)!r} cannot be read: {error}; remove it to go on from an older one") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"checkpoint {str(path)!r} cannot be read: {said[0]}; {REMOVE}") from error
 
 
 def ensure_same(path: Path, state: Mapping[str, Any], config: Mapping[str, Any], digests: Mapping[str, str]) -> None:
@@ -123,16 +133,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def copied(target: Mapping[str, Tensor], source: Mapping[str, Tensor], path: Path) -> None:
-    """Copy weights by name into those that are there.
+def ensure_fits(target: Mapping[str, Tensor], source: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights whose names or shapes are not those that are there.
 
     Raises
     ------
     DataError
-        If names or shapes differ.
+        If they are not.
     """
-    if set(target) != set(source) or any(target[name].shape != source[name].shape for name in target):
-        raise DataError(f"checkpoint {str(path)!r} holds other weights than the model's")
+    wrong = set(target) ^ set(source) or {name for name in target if target[name].shape != source[name].shape}
+    if wrong:
+        raise DataError(
+            f"checkpoint {str(path)!r} does not hold the model's weights: {min(wrong)!r} is missing or other; {REMOVE}"
+        )
+
+
+def copy_to(target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+    """Copy weights by name into those that are there."""
     with torch.no_grad():
         for name, weight in target.items():
             weight.copy_(source[name])

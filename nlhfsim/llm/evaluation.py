@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nlhfsim.errors import Array
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
+from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import Prompt, ask
 
 _STREAM = 0x6576616C
@@ -42,28 +44,38 @@ def evaluate(estimator: Estimator, prompts: Sequence[Prompt], step: int) -> dict
     others = tuple(name for name in ("reference", "target") if name in estimator.policies.names)
     own = estimator.draw(prompts, (("policy", 1.0),), 1, generator)
     found: dict[str, float | None] = {"win_rate_target": None, "kl_target": None}
-    swaps, invalid = [], []
+    swaps, lost = [], 0
     for name in others:
         their = estimator.draw(prompts, ((name, 1.0),), 1, generator)
-        rate, swap, lost = _compare(estimator, prompts, own, their)
-        found[f"win_rate_{name}"] = rate
+        wins, swap = _compare(estimator, prompts, own, their)
+        found[f"win_rate_{name}"] = _mean(wins)
         swaps.append(swap)
-        invalid.append(lost)
-    scores = estimator.score("policy", own, entropy=True, against=others)
-    for name, divergence in zip(others, scores.divergences, strict=True):
-        found[f"kl_{name}"] = float(divergence.sum(-1).double().mean())
-    assert scores.entropy is not None
+        lost += len(prompts) - len(wins)
+    entropy, *divergences = _sums(estimator, own, others)
+    found |= {f"kl_{name}": total / len(own) for name, total in zip(others, divergences, strict=True)}
     tokens = int(own.mask.sum())
     return found | {
-        "entropy": float(scores.entropy.double().sum()) / tokens,
+        "entropy": entropy / tokens,
         "length": tokens / len(own),
-        "order_disagreement": _mean(swaps),
-        "invalid": _mean(invalid),
+        "order_disagreement": _mean(np.concatenate(swaps)),
+        "invalid": lost / (len(others) * len(prompts)),
     }
 
 
-def _compare(estimator: Estimator, prompts: Sequence[Prompt], own: Responses, their: Responses) -> tuple[float, float, float]:
-    """Return win rate, distance between the two orders, and share without a verdict; equal responses are a tie, and not asked."""
+def _sums(estimator: Estimator, own: Responses, others: tuple[str, ...]) -> list[float]:
+    """Return entropy, and KL to each of the others, summed over all tokens; as many responses at once as a step has."""
+    config = estimator.config
+    at_once = (config.micro_batch_prompts or config.prompts_per_step) * config.group_size
+    totals = np.zeros(1 + len(others))
+    with advice_on("evaluation"):
+        for begin in range(0, len(own), at_once):
+            scores = estimator.score("policy", own.rows(slice(begin, begin + at_once)), entropy=True, against=others)
+            totals += [float(values.double().sum()) for values in (scores.entropy, *scores.divergences) if values is not None]
+    return totals.tolist()
+
+
+def _compare(estimator: Estimator, prompts: Sequence[Prompt], own: Responses, their: Responses) -> tuple[Array, Array]:
+    """Return chances of the pairs with a verdict, and distances between the two orders; equal ones tie, and are not asked."""
     left, right = estimator.texts(own), estimator.texts(their)
     asked = [k for k in range(len(prompts)) if left[k].tokens != right[k].tokens]
     pairs = [prompts[k] for k in asked], [left[k] for k in asked], [right[k] for k in asked]
@@ -73,8 +85,8 @@ def _compare(estimator: Estimator, prompts: Sequence[Prompt], own: Responses, th
     wins = np.append(first.probabilities[first.valid], np.full(ties, 0.5))
     both = first.valid & second.valid
     swap = np.abs(first.probabilities + second.probabilities - 1)[both]
-    return _mean(wins), _mean(swap), 1 - len(wins) / len(prompts)
+    return wins, swap
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> float:
+def _mean(values: Array) -> float:
     return float(np.mean(values)) if len(values) else float("nan")

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nlhfsim as nl
-from nlhfsim.equilibrium import Equilibrium
-from nlhfsim.errors import Array, SizeError
+
+from nlhfsim.equilibrium import Equilibrium, solve
+from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
+from nlhfsim.games.responses import exploitability
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
@@ -86,6 +87,8 @@ class ExactGame:
     ------
     SizeError
         If there are more than 5,000 responses.
+    InputError
+        If the oracle has no verdict on a pair.
 
     Attributes
     ----------
@@ -109,7 +112,7 @@ class ExactGame:
     @cached_property
     def equilibrium(self) -> Equilibrium:
         """The regularized equilibrium, solved and certified by the core."""
-        return nl.solve(self.game)
+        return solve(self.game)
 
     def batch(self, prompts: Sequence[Prompt]) -> Responses:
         """Return all responses to each of some prompts."""
@@ -145,8 +148,8 @@ class ExactGame:
         """Return how far the policy is from the equilibrium: exploitability E_β, KL(π* ‖ π), and the unregularized E_0."""
         logs = self.log_policy()
         found = {
-            "exploitability": nl.exploitability(self.game, log_policy=logs),
-            "gap0": nl.exploitability(self.game, log_policy=logs, regularized=False),
+            "exploitability": exploitability(self.game, log_policy=logs),
+            "gap0": exploitability(self.game, log_policy=logs, regularized=False),
         }
         if self.game.beta > 0:
             star = self.equilibrium.log_policy
@@ -209,7 +212,13 @@ class ExactGame:
         rows, columns = np.triu_indices(n, 1)
         for k, prompt in enumerate(self.prompts):
             verdicts = ask(self.estimator.oracle, [prompt] * len(upper), left, right)
-            chances = np.where(verdicts.valid, verdicts.probabilities, 0.5)
+            if not verdicts.valid.all():
+                lost = int(np.flatnonzero(~verdicts.valid)[0])
+                raise InputError(
+                    f"oracle has no verdict on {left[lost].text!r} against {right[lost].text!r}, and a game needs all of them: "
+                    "exact feedback and exact checks need an oracle that always has one"
+                )
+            chances = verdicts.probabilities
             found[k, rows, columns], found[k, columns, rows] = chances, 1 - chances
         return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from nlhfsim.errors import DataError, InputError
@@ -30,11 +31,34 @@ def ensure_model(model: Any) -> Any:
             model = AutoModelForCausalLM.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise DataError(f"model {str(model)!r} cannot be loaded: {_first_line(error)}") from error
-    if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+    if not isinstance(model, PreTrainedModel) or model.config.is_encoder_decoder or _head(model) is None:
         raise InputError(
             f"model is of type {type(model).__name__}, must be a causal language model of transformers, or the path of one"
         )
     return model
+
+
+def _head(model: Any) -> Any:
+    try:
+        return model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # transformers says so of some models that have none
+        return None
+
+
+@torch.no_grad()
+def ensure_causal(model: Any) -> None:
+    """Refuse a model that reads ahead, such as one for masked tokens; tried, not believed.
+
+    Raises
+    ------
+    InputError
+        If a later token changes the logits of an earlier one.
+    """
+    size = vocabulary_size(model)
+    tokens = torch.tensor([[0, 0, 0], [0, 0, size - 1]], device=next(model.parameters()).device)
+    logits = model(input_ids=tokens).logits[:, :2].float()
+    if size > 1 and not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-3):
+        raise InputError(f"model is a {type(model).__name__} that reads later tokens too, must be a causal language model")
 
 
 def ensure_tokenizer(tokenizer: Any) -> Any:

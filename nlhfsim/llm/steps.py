@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from nlhfsim.errors import InputError
 from nlhfsim.llm import methods
 from nlhfsim.llm.estimate import Clock, Labels, Sums
 from nlhfsim.llm.logprobs import Responses
-from nlhfsim.llm.memory import peak_memory
+from nlhfsim.llm.losses import gains_against
+from nlhfsim.llm.memory import advice_on, peak_memory
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.sampling import mixture_of
 
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def take_step(trainer: NashTrainer) -> dict[str, Any]:
-    """Do a step, and return its metrics; if it fails, everything is as it was before."""
+    """Do a step, and return its metrics; if it fails, everything is as it was before.
+
+    Where not one pair has a verdict nothing is known of the gradient, and the policy stays: also an optimizer's momentum would
+    move it.
+    """
     estimator, optimizer, config = trainer.estimator, trainer.optimizer, trainer.config
     estimator.clock = Clock(device=trainer.policies.device)
     position, generator = trainer.stream.position, estimator.generator.get_state()
@@ -31,13 +37,14 @@ def take_step(trainer: NashTrainer) -> dict[str, Any]:
     try:
         index = trainer.stream.take(config.prompts_per_step)
         found = exact_gradient(trainer, index) if config.feedback == "exact" else sampled_gradient(trainer, index)
-        with estimator.clock.phase("optimizer"):
-            norm, rate = optimizer.step(trainer.taken)
+        norm, rate = 0.0, 0.0
+        if found.pop("usable", True):
+            with estimator.clock.phase("optimizer"), advice_on("optimizer"):
+                trainer.torn = True
+                norm, rate = optimizer.step(trainer.taken)
         if not math.isfinite(norm):
-            raise InputError(
-                f"the gradient of step {trainer.taken + 1} is not finite: lower learning_rate = {config.learning_rate:g}"
-                + (", or take precision = 'float32'" if config.precision == "bfloat16" else "")
-            )
+            trainer.torn = False
+            raise InputError(_not_finite(trainer))
     except BaseException:
         optimizer.clear()
         trainer.stream = PromptStream(len(trainer.prompts), config.seed, position=position)
@@ -48,7 +55,18 @@ def take_step(trainer: NashTrainer) -> dict[str, Any]:
     trainer.taken += 1
     with estimator.clock.phase("target"):
         trainer.policies.follow(config.follow, trainer.taken)
+    trainer.torn = False
     return {"kind": "step", "step": trainer.taken, "gradient_norm": norm, "learning_rate": rate} | found | _speed(trainer, found)
+
+
+def _not_finite(trainer: NashTrainer) -> str:
+    config = trainer.config
+    size = f"beta = {config.beta:g}" + (f" and 1/proximal_step = {config.pull:g}" if config.pull else "")
+    return (
+        f"the gradient of step {trainer.taken + 1} is not finite: lower learning_rate = {config.learning_rate:g}, or {size}, or "
+        f"raise temperature = {config.temperature:g}"
+        + (", or take precision = 'float32'" if config.precision == "bfloat16" else "")
+    )
 
 
 def exact_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -60,13 +78,10 @@ def exact_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> d
     with trainer.estimator.clock.phase("policy"):
         opponents = exact.log_mixture(drawn if method.opponent_mixing is None else mixture_of(method.opponent_mixing(given)))
         if method.half_step:
-            before = trainer.optimizer.snapshot()
-            try:
+            with _and_back(trainer):
                 exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
                 trainer.optimizer.step(trainer.taken)
                 opponents = exact.log_policy()
-            finally:
-                trainer.optimizer.restore(before)
         loss = exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
     return {"loss": loss, "queries": trainer.queries, "tokens": trainer.tokens}
 
@@ -82,19 +97,38 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) ->
         opponents = estimator.draw(prompts, mixture_of(method.opponent_mixing(given)), group)
     if method.half_step:
         first, responses = _halves(responses, group)
-        before = optimizer.snapshot()
-        try:
+        with _and_back(trainer):
             _count(trainer, first, labels := estimator.judge(prompts, first))
-            estimator.backward(first, labels, optimizer.collect)
-            optimizer.step(trainer.taken)
+            if _usable(labels):
+                estimator.backward(first, labels, optimizer.collect)
+                optimizer.step(trainer.taken)
             opponents = estimator.draw(prompts, mixture_of(0.0), group)
-        finally:
-            optimizer.restore(before)
     labels = estimator.judge(prompts, responses, opponents)
     _count(trainer, responses, labels)
     if opponents is not None:
         trainer.tokens += int(opponents.mask.sum())
-    return _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
+    found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
+    if _usable(labels):
+        return found
+    optimizer.clear()
+    return found | {"usable": False, "loss": math.nan}
+
+
+def _usable(labels: Labels) -> bool:
+    """Return whether one pair has a verdict, or met opponents of which it has: else there is no gradient."""
+    return bool((gains_against(labels.centred, labels.valid)[1] if labels.against_others else labels.valid).any())
+
+
+@contextmanager
+def _and_back(trainer: NashTrainer) -> Iterator[None]:
+    """Take the weights and the optimizer back to where they are now."""
+    before = trainer.optimizer.snapshot()
+    trainer.torn = True
+    try:
+        yield
+    finally:
+        trainer.optimizer.restore(before)
+        trainer.torn = False
 
 
 def _halves(responses: Responses, group: int) -> tuple[Responses, Responses]:

@@ -20,8 +20,17 @@ from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.evaluation import evaluate
 from nlhfsim.llm.exact import ExactGame
 from nlhfsim.llm.interrupts import Interrupts
+from nlhfsim.llm.lora import Lora, LoraPolicies
 from nlhfsim.llm.memory import advice_on
-from nlhfsim.llm.model import context_length, decoder, ensure_model, ensure_tokenizer, stop_tokens_of, vocabulary_size
+from nlhfsim.llm.model import (
+    context_length,
+    decoder,
+    ensure_causal,
+    ensure_model,
+    ensure_tokenizer,
+    stop_tokens_of,
+    vocabulary_size,
+)
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.llm.oracles import PreferenceOracle, Prompt
 from nlhfsim.llm.policy import Policies
@@ -106,18 +115,14 @@ class NashTrainer:
         _check_tokens(model, config)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with advice_on("loading"):
-            self.policies = Policies(
-                model,
-                device=where,
-                precision=config.precision,
-                with_target=config.pull > 0,
-                activation_checkpointing=config.activation_checkpointing,
-            )
+            self.policies = _policies(model, config, where)
+        ensure_causal(self.policies.model)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
         self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop)
         self.optimizer = Optimizer(self.policies, config)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
+        self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
         wanted = config.feedback == "exact" if exact_check is None else ensure_flag("exact_check", exact_check)
         self.exact = (
             ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if wanted or config.feedback == "exact" else None
@@ -162,12 +167,10 @@ class NashTrainer:
         begin = time.perf_counter()
         try:
             with Interrupts() as interrupts:
-                if self.taken == 0 and not self._rows:
-                    self._evaluate()
+                self._evaluate_if_due()
                 while self.taken < self.config.steps and not interrupts.asked:
                     self._record(self.step(), "on_step")
-                    if self._due(self.config.evaluate_every) or self.taken == self.config.steps:
-                        self._evaluate()
+                    self._evaluate_if_due()
                     if self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException:
@@ -189,7 +192,7 @@ class NashTrainer:
     def save_model(self, folder: Any) -> Path:
         """Save the policy and its tokenizer where transformers loads them from."""
         path = ensure_folder("folder", folder)
-        self.policies.model.save_pretrained(path)
+        self.policies.save(path)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(path)
         return path
@@ -219,12 +222,14 @@ class NashTrainer:
         folder = Path(path)
         found = checkpoint.load(folder)
         checkpoint.ensure_same(folder, found.state, self._json_config(), self._digests())
-        checkpoint.copied(self.policies.masters, found.policy, folder)
-        checkpoint.copied(self.policies.shadow, found.target, folder)
+        checkpoint.ensure_fits(self.policies.masters, found.policy, folder)
+        checkpoint.ensure_fits(self.policies.shadow, found.target, folder)
+        checkpoint.copy_to(self.policies.masters, found.policy)
+        checkpoint.copy_to(self.policies.shadow, found.target)
         self.policies.publish()
-        if self.policies.shadow:
-            self.policies.publish_target()
+        self.policies.publish_target()
         self.optimizer.inner.load_state_dict(found.optimizer)
+        self.torn = False
         self.estimator.generator.set_state(found.generator)
         self.estimator.voter.bit_generator.state = found.state["voter"]
         self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
@@ -259,13 +264,18 @@ class NashTrainer:
     def _due(self, every: int | None) -> bool:
         return every is not None and self.taken % every == 0
 
-    def _evaluate(self) -> None:
-        self._record(self.evaluate(), "on_evaluation")
+    def _evaluate_if_due(self) -> None:
+        """Evaluate at the start, when it is time, and at the end; not twice, as where a run goes on."""
+        due = self.taken in (0, self.config.steps) or self._due(self.config.evaluate_every)
+        if due and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows):
+            self._record(self.evaluate(), "on_evaluation")
 
     def _record(self, metrics: dict[str, Any], event: str) -> None:
-        self._rows.append(metrics)
         if self._writer is not None:
+            self.torn = metrics["kind"] == "step"
             self._writer.write(metrics)
+            self.torn = False
+        self._rows.append(metrics)
         for callback in self.callbacks:
             if hasattr(callback, event):
                 getattr(callback, event)(metrics)
@@ -293,7 +303,8 @@ class NashTrainer:
         """Save what there is, and return where, for a message."""
         if self.out is None:
             return ""
-        self.save()
+        if not self.torn:
+            self.save()
         evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
         result = {
             "method": self.config.method,
@@ -313,6 +324,19 @@ class NashTrainer:
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+
+
+def _policies(model: Any, config: NashConfig, device: torch.device) -> Policies:
+    keywords: dict[str, Any] = {
+        "device": device,
+        "precision": config.precision,
+        "with_target": config.pull > 0,
+        "activation_checkpointing": config.activation_checkpointing,
+    }
+    if config.lora_rank is None:
+        return Policies(model, **keywords)
+    assert config.lora_alpha is not None
+    return LoraPolicies(model, lora=Lora(config.lora_rank, config.lora_alpha, config.lora_modules, config.seed), **keywords)
 
 
 def _encode(source: Any, name: str, model: Any, tokenizer: Any, config: NashConfig) -> tuple[Prompt, ...]:
