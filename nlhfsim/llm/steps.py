@@ -112,9 +112,10 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
 
 
 def _usable(trainer: NashTrainer, labels: Labels) -> bool:
-    """Return whether one pair has a verdict, or met opponents of which it has: else there is no gradient."""
+    """Return whether the verdicts give a gradient: one is there, and if opponents are others, two responses met some."""
     counted = gains_against(labels.centred, labels.valid)[1] if labels.against_others else labels.valid
-    return trainer.processes.any(bool(counted.any()))
+    nothing = labels.asked > 0 and labels.invalid == labels.asked
+    return trainer.processes.any(bool(counted.any()) and not nothing)
 
 
 @contextmanager
