@@ -23,7 +23,7 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
 _WEIGHTS = {"policy": "policy.safetensors", "target": "target.safetensors"}
 _MEMORY, _STATE = "optimizer.pt", "state.json"
-STATE = ("step", "queries", "tokens", "position", "voter", "config", "fixed", "digests")
+STATE = ("step", "queries", "tokens", "seconds", "position", "voter", "config", "fixed", "digests")
 """What `Checkpoint.state` has."""
 REMOVE = "remove it to go on from an older one"
 

@@ -312,7 +312,7 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(one, str) and one for one in value):
         raise InputError(f"{name} = {value!r} must be a list of names")
     if not (names := tuple(value)):
-        raise InputError(f"{name} must hold at least one name")
+        raise InputError(f"{name} = [] must hold at least one name")
     return names
 
 
@@ -371,4 +371,4 @@ _CHECKS: dict[str, Check] = {
     "keep_checkpoints": _integer(1),
     "seed": _integer(0),
 }
-_OPTIONAL = {field.name for field in fields(NashConfig) if "None" in str(field.type)}
+_OPTIONAL = {field.name for field in fields(NashConfig) if str(field.type).endswith("| None")}

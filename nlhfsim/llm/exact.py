@@ -27,6 +27,7 @@ from nlhfsim.llm.sampling import Mixture, pad_left
 
 LARGEST = 5000
 """More responses are refused: their preferences are a matrix."""
+POLICY: Mixture = (("policy", 1.0),)
 
 
 def enumerate_responses(
@@ -137,11 +138,13 @@ class ExactGame:
 
     def log_mixture(self, mixture: Mixture) -> Array:
         """Return the log-probability of every response under a mixture, normalized token by token as it is sampled."""
+        at_once = self.estimator.config.micro_batch_prompts or self.estimator.config.prompts_per_step
         parts = []
-        for prompt in self.prompts:
+        for begin in range(0, len(self.prompts), at_once):
             with torch.no_grad():
-                parts.append(self.estimator.log_probabilities(mixture, self.batch([prompt])).double().cpu().numpy())
-        logs = np.stack(parts)
+                found = self.estimator.log_probabilities(mixture, self.batch(self.prompts[begin : begin + at_once]))
+            parts.append(found.double().cpu().numpy())
+        logs = np.concatenate(parts).reshape(len(self.prompts), -1)
         return np.asarray(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
 
     def report(self) -> dict[str, float]:
@@ -157,7 +160,7 @@ class ExactGame:
             found["kl_equilibrium"] = float(self.game.average(np.maximum(kl, 0.0)))
         return found
 
-    def ascent(self, index: Sequence[int], opponents: Array) -> Array:
+    def ascent(self, index: Sequence[int], opponents: Array, logs: Array | None = None) -> Array:
         """Return u = Aμ - β(θ - log ρ) - τ(θ - θ̄) of some prompts at the policy, shape ``(prompts, n)``.
 
         Parameters
@@ -166,8 +169,10 @@ class ExactGame:
             Which prompts.
         opponents : numpy.ndarray
             log μ of all prompts, shape ``(prompts, n)``.
+        logs : numpy.ndarray, optional
+            θ of all prompts, for whom has `log_policy` already.
         """
-        config, logs = self.estimator.config, self.log_policy()
+        config, logs = self.estimator.config, self.log_policy() if logs is None else logs
         slope = self.game.advantage(np.exp(opponents)) - config.beta * (logs - np.log(self.game.reference))
         if config.pull > 0:
             slope = slope - config.pull * (logs - self.log_policy("target"))
@@ -187,15 +192,17 @@ class ExactGame:
         collect : callable, optional
             Called after every micro-batch.
         """
-        ascent, weights = self.ascent(index, opponents), np.exp(self.log_mixture(drawn))[list(index)]
+        logs = self.log_policy()
+        ascent = self.ascent(index, opponents, logs)
+        weights = np.exp(logs if drawn == POLICY else self.log_mixture(drawn))[list(index)]
         at_once = self.estimator.config.micro_batch_prompts or len(index)
         total = 0.0
         for begin in range(0, len(index), at_once):
             part = slice(begin, begin + at_once)
             responses = self.batch([self.prompts[k] for k in index[part]])
             with self.estimator.policies.training() as model:
-                logs = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
-            loss = exact_loss(logs, _like(weights[part], logs), _like(ascent[part], logs)) / len(index)
+                sums = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
+            loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / len(index)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             if collect is not None:

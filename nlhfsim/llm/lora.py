@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError
-from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.policy import Policies, cast
 
 _POLICY, _TARGET = "default", "target"
 """Names of adapters; peft saves the one called default where it looks for it first."""
@@ -68,7 +68,8 @@ class LoraPolicies(Policies):
         super().__init__(model, **keywords)
 
     def _set_up(self, model: Any, with_target: bool) -> None:
-        self.model = model.to(self.dtype).requires_grad_(False)
+        cast(model, self.dtype)
+        self.model = model.requires_grad_(False)
         self._base_names = [name for name, _ in model.named_parameters()]
         self.wrapped, self._layers = _adapted(model, self.lora, (_POLICY, _TARGET) if with_target else (_POLICY,))
         for name, weight in model.named_parameters():

@@ -25,7 +25,7 @@ def learning_rate(config: NashConfig, taken: int) -> float:
     """
     if taken < config.warmup_steps:
         return config.learning_rate * (taken + 1) / config.warmup_steps
-    after, left = taken - config.warmup_steps, config.steps - config.warmup_steps
+    after, left = taken - config.warmup_steps, max(1, config.steps - config.warmup_steps)
     if config.schedule == "linear":
         return config.learning_rate * max(0.0, 1 - after / left)
     if config.schedule == "cosine":

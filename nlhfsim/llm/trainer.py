@@ -128,6 +128,8 @@ class NashTrainer:
             ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if wanted or config.feedback == "exact" else None
         )
         self.out = None if out is None else ensure_folder("out", out)
+        self._spent = 0.0
+        self._begin: float | None = None
         self._rows: list[dict[str, Any]] = []
         self._writer: MetricsWriter | None = None
 
@@ -164,22 +166,22 @@ class NashTrainer:
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
         self._open(ensure_flag("resume", resume))
-        begin = time.perf_counter()
+        self._begin = time.perf_counter()
         try:
             with Interrupts() as interrupts:
                 self._evaluate_if_due()
                 while self.taken < self.config.steps and not interrupts.asked:
                     self._record(self.step(), "on_step")
                     self._evaluate_if_due()
-                    if self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
+                    if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException:
-            self._stop("interrupted", time.perf_counter() - begin)
+            self._stop("interrupted")
             raise
         if self.taken < self.config.steps:
-            where = self._stop("interrupted", time.perf_counter() - begin)
+            where = self._stop("interrupted")
             raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
-        self._stop("done", time.perf_counter() - begin)
+        self._stop("done")
         return self.run
 
     @property
@@ -233,6 +235,7 @@ class NashTrainer:
         self.estimator.generator.set_state(found.generator)
         self.estimator.voter.bit_generator.state = found.state["voter"]
         self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
+        self._spent = float(found.state["seconds"])
         self.stream = PromptStream(len(self.prompts), self.config.seed, position=int(found.state["position"]))
 
     def _checkpoint(self) -> checkpoint.Checkpoint:
@@ -240,6 +243,7 @@ class NashTrainer:
             "step": self.taken,
             "queries": self.queries,
             "tokens": self.tokens,
+            "seconds": self.seconds,
             "position": self.stream.position,
             "voter": self.estimator.voter.bit_generator.state,
             "config": self._json_config(),
@@ -299,8 +303,14 @@ class NashTrainer:
     def _described(self) -> dict[str, Any]:
         return {"training": self._json_config(), "recipe": self.recipe}
 
-    def _stop(self, status: str, seconds: float) -> str:
+    @property
+    def seconds(self) -> float:
+        """How long `fit` has run, that of the runs before this one went on included; 0 before."""
+        return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
+
+    def _stop(self, status: str) -> str:
         """Save what there is, and return where, for a message."""
+        self._spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
         if not self.torn:
@@ -311,7 +321,7 @@ class NashTrainer:
             "beta": self.config.beta,
             "steps": self.taken,
             "status": status,
-            "seconds": seconds,
+            "seconds": self.seconds,
             "queries": self.queries,
             "tokens": self.tokens,
             "final": _finite(evaluations[-1]) if evaluations else None,
