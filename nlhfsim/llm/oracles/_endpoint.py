@@ -123,13 +123,15 @@ class Endpoint:
         body : dict
             The request.
         stop : threading.Event
-            Set: waiting ends, and nothing is tried again.
+            Set: waiting ends, and nothing is tried again. A server that is down sets it.
 
         Raises
         ------
         OracleError
             If the server refuses for good, or is down after the retries.
         """
+        if stop.is_set():
+            return Unread("was not asked", own=False)
         retrying = self._tenacity.Retrying(
             retry=self._tenacity.retry_if_exception_type(_Passing),
             wait=self._wait,
@@ -141,9 +143,11 @@ class Endpoint:
         try:
             return retrying(self._once, body)  # type: ignore[no-any-return]
         except _Passing as trouble:
-            words = self.said(f"{trouble.words}; asked {retrying.statistics.get('attempt_number', 1)} times")
-            if not trouble.readable:
+            times = retrying.statistics.get("attempt_number", 1)
+            words = self.said(f"{trouble.words}; asked {'once' if times == 1 else f'{times} times'}")
+            if not trouble.readable or stop.is_set():
                 return Unread(words, own=False)
+            stop.set()
             raise OracleError(words) from None
 
     def said(self, words: str) -> str:

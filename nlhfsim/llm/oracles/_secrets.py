@@ -70,7 +70,7 @@ def ensure_name(name: str, value: Any) -> str:
     """Return `value` if it can be the name of an environment variable."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InputError(
-            f"{name} must be the name of an environment variable that holds the key, such as {DEFAULT_KEY!r}, never the key itself"
+            f"{name} must be the name of an environment variable with the key, such as {DEFAULT_KEY!r}, never the key itself"
         )
     return value
 
