@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nlhfsim"
 LAYERS = """
     errors files provenance simplex sources games in_place sum_tree pairs datasets game_sources solvers equilibrium
     loop_cache kernels dynamics parametrizations log_linear feedback metrics trajectory high_probability loop plan execution
-    simulate flow stability tuning compare experiment claims verify testing sweep tables training_run plots report llm cli __main__
+    simulate flow stability tuning compare experiment claims verify testing sweep tables training_run plots report llm cli
+    __main__
 """.split()
 
 # Presentation calls: `Trajectory.plot` and its like import the figures when they are called, `cite` the methods and

@@ -1,4 +1,4 @@
-"""The command line: ``nlhfsim demo | solve | run | compare | experiment | sweep | verify | report | list``.
+"""The command line: ``nlhfsim demo | solve | run | compare | experiment | sweep | verify | report | list | llm``.
 
 Exit codes: 0 done, 1 a claim was violated, 2 the input was bad (one sentence on standard error; of a configuration a line a
 mistake). Everything heavy is imported

@@ -421,3 +421,52 @@ def demo(**options: Any) -> int:
     from nlhfsim.cli.demonstration import demonstrate
 
     return demonstrate(**options)
+
+
+@group.group(short_help="Train a language model towards the equilibrium.")
+def llm() -> None:
+    """Nash learning with language models: train one as a TOML file says, and look at how far it is.
+
+    Training needs the extra: pip install 'nlhfsim[torch]'. Looking at a run does not; 'nlhfsim report DIR' makes a page of it.
+    """
+
+
+@llm.command(short_help="Train as a TOML file says, or go on.")
+@click.argument("config", metavar="CONFIG.toml")
+@click.option("--out", metavar="DIR", help="Folder for metrics, checkpoints and the model. Without it nothing is kept.")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with a run in DIR, or refuse to.")
+@click.option("--seed", type=int, help="Seed of everything random. Default: that of CONFIG.toml, else 0.")
+@click.option("--steps", type=int, help="Optimizer steps. Default: those of CONFIG.toml.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="K=V", help="Set training.K, or SECTION.K, in CONFIG.toml; may be repeated."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def train(**options: Any) -> None:
+    """Train a language model as CONFIG.toml says.
+
+    \b
+    CONFIG.toml has the tables
+      [model]      path = "FOLDER", name = "ORGANISATION/MODEL" at the hub, or [model.new]
+      [tokenizer]  path or name, if they are not the model's
+      [prompts]    path = "FILE" (.jsonl, .parquet, .csv) with a column "prompt", or list = [...]; held_out = 0.1
+      [oracle]     kind = "judge", "reward-model", "score", "function", "classes" or "matrix", and what that takes;
+                   both_orders = true, cache = true, noise = 0.1
+      [training]   the fields of nlhfsim.llm.NashConfig: method, beta, steps, learning_rate, ...
+
+    Ctrl-C finishes the step and saves; the same command goes on from there.
+    """
+    from nlhfsim.cli.training import train_model
+
+    train_model(**options)
+
+
+@llm.command(name="show", short_help="Show how far a run is.")
+@click.argument("folder", metavar="DIR")
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="Evaluations to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def show_run(folder: str, last: int, as_json: bool) -> None:
+    """Show the last evaluations of the training run in DIR, also while it goes on."""
+    from nlhfsim.cli.training import show_run as show
+
+    show(folder, last, as_json)

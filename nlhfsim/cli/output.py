@@ -8,7 +8,7 @@ import math
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,15 @@ class Progress:
             finally:
                 logger.removeHandler(handler)
                 logger.setLevel(before)
+
+    @contextmanager
+    def line(self, words: str) -> Iterator[Callable[[str], None]]:
+        """Give a function that shows what it is told, `words` at first, while the body runs."""
+        if self.quiet:
+            yield lambda text: None
+            return
+        with self.console.status(words) as status:
+            yield status.update
 
 
 class _StatusHandler(logging.Handler):

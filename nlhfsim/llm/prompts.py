@@ -51,7 +51,8 @@ def read_prompts(source: Any, *, column: str = "prompt", name: str = "prompts") 
     ----------
     source : list, data frame, or path
         Texts, lists of token numbers, or conversations, all of one kind, each as often as is liked; or a ``.jsonl``,
-        ``.parquet`` or ``.csv`` file, a data frame, or rows (dicts), with one of these in a column.
+        ``.parquet`` or ``.csv`` file, a data frame, or rows (dicts), with one of these in a column; or what this function
+        returned.
     column : str
         The column.
     name : str
@@ -105,7 +106,8 @@ def _in_file(source: Any) -> str:
 def _from_list(source: Any, name: str) -> Iterable[tuple[Any, str]]:
     if isinstance(source, (bytes, Mapping)) or not isinstance(source, Iterable):
         raise InputError(f"{name} is of type {type(source).__name__}, must be a list of {_KINDS}, or the path of a file")
-    return [(value, f"{name}[{k}]") for k, value in enumerate(source)]
+    # What was read already keeps its place.
+    return [one if isinstance(one, RawPrompt) else (one, f"{name}[{k}]") for k, one in enumerate(source)]
 
 
 def _are_rows(source: Any) -> bool:

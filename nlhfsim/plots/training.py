@@ -35,7 +35,7 @@ PANELS = (
     Panel("Win rate", (("win_rate_reference", "over reference"), ("win_rate_target", "over target")), level=0.5),
     Panel("KL in nats a response", (("kl_reference", "to reference"), ("kl_target", "to target"))),
     Panel("Distance from equilibrium", (("exploitability", r"$E_\beta$"), ("kl_equilibrium", _EQUILIBRIUM)), "log"),
-    Panel("Entropy in nats a response", (("entropy", ""),)),
+    Panel("Entropy in nats a token", (("entropy", ""),)),
     Panel("Response length in tokens", (("length", ""),)),
     Panel("Verdicts", (("label_entropy", "entropy of a label"), ("invalid", "share invalid"))),
     Panel("Gradient norm", (("gradient_norm", ""),), "log"),
@@ -46,9 +46,9 @@ PANELS = (
 def training(runs: Any) -> Any:
     """Draw one or several training runs of a language model, and return the figure.
 
-    A panel a measurement, left out where no run has it: win rates, KL to reference and target, distance from the equilibrium where
-    it is known, entropy and length from the evaluations on the held-out prompts (dots); entropy of the labels and share of
-    invalid verdicts, gradient norm and speed from the optimizer's steps, with a moving mean where there are many.
+    A panel a measurement, left out where no run has it: win rates, KL to reference and target, distance from the equilibrium
+    where it is known, entropy and length from the evaluations on the held-out prompts (dots); entropy of the labels and share
+    of invalid verdicts, gradient norm and speed from the optimizer's steps, with a moving mean where there are many.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def training(runs: Any) -> Any:
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     with style():
-        figure = Figure(figsize=(DOUBLE, 1.65 * rows + 0.25 * (len(chosen) > 1)), layout="constrained")
+        figure = Figure(figsize=(DOUBLE, 1.75 * rows + 0.25 * (len(chosen) > 1)), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, panel in zip(grid, panels):
             for colour, run in zip(_COLOURS, chosen.values()):
@@ -97,20 +97,23 @@ def training(runs: Any) -> Any:
         figure.supxlabel("Optimizer step", fontsize=8)
         if len(chosen) > 1:
             handles = [Line2D([], [], color=colour, label=label) for colour, label in zip(_COLOURS, chosen)]
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+            figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
     return figure
 
 
 def _labelled(runs: Any) -> dict[str, TrainingRun]:
-    """Return runs by label; of folders with the same name the paths are the labels."""
+    """Return runs by label; of folders with the same name the paths are the labels, of runs in memory the methods."""
     if isinstance(runs, Mapping):
         found = {str(label): _run(run) for label, run in runs.items()}
     else:
         alone = isinstance(runs, (TrainingRun, str, Path)) or not isinstance(runs, Sequence)
         several = [_run(run) for run in ([runs] if alone else runs)]
-        names = [run.config.get("method", "run") if run.path is None else run.path.resolve().name for run in several]
-        distinct = len(set(names)) == len(names)
-        found = {name if distinct else str(run.path or k): run for k, (name, run) in enumerate(zip(names, several))}
+        names = [str(run.config.get("method")) if run.path is None else run.path.resolve().name for run in several]
+        if len(set(names)) < len(names):
+            names = [
+                f"{k + 1}: {name}" if run.path is None else str(run.path) for k, (name, run) in enumerate(zip(names, several))
+            ]
+        found = dict(zip(names, several))
     if not 1 <= len(found) <= len(_COLOURS):
         raise InputError(f"runs holds {len(found)}, must hold between 1 and {len(_COLOURS)}")
     return found
@@ -164,7 +167,6 @@ def _dress(axes: Any, panel: Panel, runs: list[TrainingRun]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
-    axes.set_title(panel.title, fontsize=8)
     axes.set_yscale(panel.scale)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     low, high = axes.yaxis.get_view_interval()
@@ -177,6 +179,8 @@ def _dress(axes: Any, panel: Panel, runs: list[TrainingRun]) -> None:
         for (name, label), dashes in zip(panel.curves, _DASHES)
         if label and any(_measured(run, name) for run in runs)
     ]
+    axes.set_title(panel.title, fontsize=8, pad=15 if shown else 4)
     if shown:
-        axes.legend(handles=shown, fontsize=7, loc="best", handlelength=1.6, frameon=True, framealpha=0.75, edgecolor="none")
+        # Above the axes it hides no curve.
+        axes.legend(handles=shown, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 0.96), ncols=2, handlelength=1.6)
     finish(axes, grid=True)

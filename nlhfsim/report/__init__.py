@@ -15,14 +15,14 @@ __all__ = ["write_report"]
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Write an HTML page about the result in a folder, and return its path.
 
-    The page needs no other file and no network. It has what the folder has: equilibrium, comparisons, runs, sweeps, claims with
-    their mathematics and worst games, the kill matrix, figures, and how the result was made.
+    The page needs no other file and no network. It has what the folder has: equilibrium, comparisons, runs, sweeps, training,
+    claims with their mathematics and worst games, the kill matrix, figures, and how the result was made.
 
     Parameters
     ----------
     folder : path
-        What ``nlhfsim demo | solve | run | compare | experiment | verify | sweep`` wrote with ``--out``, or a report or sweep
-        saved from Python.
+        What ``nlhfsim demo | solve | run | compare | experiment | verify | sweep | llm train`` wrote with ``--out``, or a
+        report, sweep or training run saved from Python.
     out : path, optional
         The file. Default: ``report.html`` in the folder.
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlhfsim import __version__
+from nlhfsim.report import _training
 from nlhfsim.report._claims import accounts, claims_table, kill_matrix
-from nlhfsim.report._folder import Folder
+from nlhfsim.report._folder import CURVES, Folder
 from nlhfsim.report._tables import Cell, Table, cell, table
 from nlhfsim.tables import comparison_notes, comparison_table, show
 
 _HERE = Path(__file__).parent
 _CAPTIONS = {
+    CURVES: "What was measured while the model was trained.",
     "convergence": "Distance from the equilibrium against work.",
     "convergence-kl": "KL(π* ‖ π) against work.",
     "convergence-exploitability": "Regularized exploitability against work.",
@@ -49,8 +51,13 @@ def render(folder: Folder) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    sections, claims = list(_sections(folder.result)), accounts(_report(folder.result))
-    pictures = [_picture(path, media) for path, media in folder.pictures]
+    run = folder.training
+    sections = (
+        list(_sections(folder.result)) if run is None else [Section("evaluations", "Evaluations", [_training.evaluations(run)])]
+    )
+    claims = accounts(_report(folder.result))
+    pictures = [_picture(path.read_bytes(), path.stem, media) for path, media in folder.pictures]
+    pictures += [_picture(bits, CURVES, "image/svg+xml") for bits in ([] if run is None else _training.curves(run))]
     return environment.get_template("page.html").render(
         title=folder.kind,
         subject=_subject(folder),
@@ -59,7 +66,7 @@ def render(folder: Folder) -> str:
         claims=claims,
         pictures=pictures,
         origin=_origin(folder),
-        configuration=folder.provenance.get("config"),
+        configuration=folder.provenance.get("config") if run is None else _training.configuration(run),
         version=__version__,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
@@ -76,6 +83,8 @@ def _report(result: dict[str, Any]) -> dict[str, Any]:
 
 def _subject(folder: Folder) -> str:
     result = folder.result
+    if folder.training is not None:
+        return _training.subject(folder.training)
     if "dataset" in result:
         return f"{result['dataset']}, β = {result['beta']:g}"
     if "sweep" in result:
@@ -87,6 +96,8 @@ def _subject(folder: Folder) -> str:
 
 def _facts(folder: Folder) -> list[tuple[str, str, str]]:
     """Return what is to be seen at once: a name, a value and its mark."""
+    if folder.training is not None:
+        return _training.facts(folder.training)
     result, report, found = folder.result, _report(folder.result), []
     if "status" in result and "policy" in result:
         found.append(("equilibrium", str(result["status"]), "good" if result["status"] == "certified" else "bad"))
@@ -189,9 +200,9 @@ def _status(value: Any) -> Cell:
     return Cell(show(value), mark={"completed": "good", "diverged": "open", "failed": "bad"}.get(str(value), ""))
 
 
-def _picture(path: Path, media: str) -> Picture:
-    bits = base64.b64encode(path.read_bytes()).decode("ascii")
-    return Picture(f"data:{media};base64,{bits}", _CAPTIONS.get(path.stem, re.sub("[-_]+", " ", path.stem).capitalize() + "."))
+def _picture(bits: bytes, name: str, media: str) -> Picture:
+    address = f"data:{media};base64,{base64.b64encode(bits).decode('ascii')}"
+    return Picture(address, _CAPTIONS.get(name, re.sub("[-_]+", " ", name).capitalize() + "."))
 
 
 def _origin(folder: Folder) -> list[tuple[str, str]]:
@@ -201,7 +212,7 @@ def _origin(folder: Folder) -> list[tuple[str, str]]:
     versions = about.get("versions") or {"nlhfsim": folder.result.get("version")}
     found = [
         ("command", about.get("command") or about.get("reproduce")),
-        ("seed", folder.result.get("seed")),
+        ("seed", folder.result.get("seed") if folder.training is None else folder.training.config.get("seed")),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ("made", about.get("created")),
         ("machine", ", ".join(f"{machine[key]}" for key in ("system", "processor") if machine.get(key))),

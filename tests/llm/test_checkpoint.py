@@ -57,7 +57,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def crashed(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
     """Train until a step, and leave the folder as it is then: nothing is saved on the way out."""
     with monkeypatch.context() as patched:
-        patched.setattr(NashTrainer, "_stop", lambda *_: "")
+        patched.setattr(NashTrainer, "_stop", lambda *_, **__: "")
         with pytest.raises(Crash):
             train_on(out=folder, callbacks=[At(step, crash)], **given).fit()
 
@@ -95,12 +95,16 @@ def test_a_resumed_run_has_the_same_bits(name: str, tmp_path: Path, monkeypatch:
 
 
 LOST = {
-    "generator": lambda found: found._replace(generator=torch.Generator().manual_seed(99).get_state()),
+    "generator": lambda found: found._replace(state=found.state | {"generators": [fresh_generator()]}),
     "position": lambda found: found._replace(state=found.state | {"position": 0}),
     "target": lambda found: found._replace(target=found.policy),
     "memory": lambda found: found._replace(optimizer=found.optimizer | {"state": {}}),
-    "voter": lambda found: found._replace(state=found.state | {"voter": fresh_voter()}),
+    "voter": lambda found: found._replace(state=found.state | {"voters": [fresh_voter()]}),
 }
+
+
+def fresh_generator() -> str:
+    return torch.Generator().manual_seed(99).get_state().numpy().tobytes().hex()
 
 
 def fresh_voter() -> Any:

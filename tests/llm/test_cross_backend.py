@@ -72,15 +72,33 @@ def test_allowed_tokens() -> None:
     assert found.responses == 9 and found.pairs == 30
 
 
-def test_votes_and_invalid_verdicts_count_alike() -> None:
-    """Pairs without a verdict are left out of the mean."""
+class Forgetful:
+    """Has a verdict on every pair of responses while the game is set up, and then none on those with the first response."""
 
-    def some(prompt: str, left: str, right: str) -> float | None:
-        return None if left == "0" or right == "0" else 0.5 + 0.3 * np.sign(len(left + prompt) - 1.5 + float(left) - float(right))
+    def __init__(self) -> None:
+        self.whole, self.calls = cyclic_oracle(3, 1), 0
 
+    def compare(self, prompts: Any, left: Any, right: Any) -> oracles.Verdicts:
+        self.calls += 1
+        found = self.whole.compare(prompts, left, right)
+        if self.calls <= len(PROMPTS):
+            return found
+        lost = np.array([(0,) in (one.tokens, other.tokens) for one, other in zip(left, right, strict=True)])
+        return found._replace(valid=found.valid & ~lost)
+
+
+def test_pairs_without_a_verdict_are_left_out() -> None:
+    """Of the mean, too."""
     config = NashConfig(method="online_ipo", max_new_tokens=1, stop_tokens=(), precision="float64", group_size=6)
-    found = crosscheck(gpt2(), None, oracles.FunctionOracle(some), PROMPTS, config)
-    assert found.error < 1e-12 and found.pairs < 45
+    found = crosscheck(gpt2(), None, Forgetful(), PROMPTS, config)
+    assert found.error < 1e-12 and 0 < found.pairs < 45
+
+
+def test_the_exact_game_needs_every_verdict() -> None:
+    """A pair without one is named."""
+    oracle = oracles.FunctionOracle(lambda prompt, left, right: None if left == "0" else 0.5)
+    with pytest.raises(InputError, match="no verdict on '0' against '1'"):
+        crosscheck(gpt2(), None, oracle, PROMPTS, NashConfig(max_new_tokens=1, stop_tokens=()))
 
 
 # ---- planted defects ---------------------------------------------------------

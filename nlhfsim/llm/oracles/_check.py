@@ -24,7 +24,8 @@ def ask(
     Parameters
     ----------
     oracle : PreferenceOracle
-        Its ``compare`` may also return the N probabilities alone: then all are valid. It is not called if there are no pairs.
+        Its ``compare`` may also return the N probabilities alone: then all are valid. Lists do as well as
+        arrays. It is not called if there are no pairs.
     prompts, left, right : sequences
         N of each.
     first : int
@@ -69,29 +70,27 @@ def _parts(result: Any) -> tuple[Any, Any]:
     return result, None
 
 
-def _array(name: str, value: Any, wanted: str) -> Any:
+def _array(name: str, value: Any) -> Any:
+    """Return `value` as an array that holds the very entries of a list, of whatever type."""
     try:
-        return np.asarray(value)
+        return np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, dtype=object)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must be {wanted}: {error}") from None
+        raise InputError(f"{name} must be an array of numbers: {error}") from None
 
 
 def _flags(name: str, valid: Any, count: int, first: int) -> Flags:
-    array = _array(f"{name}: valid", valid, f"an array of {count} booleans")
+    array = _array(f"{name}: valid", valid)
     _check_shape(name, "valid", array, count)
-    if array.dtype == object:
-        wrong = next((k for k, entry in enumerate(array) if not isinstance(entry, (bool, np.bool_))), None)
-    else:
-        wrong = None if array.dtype == np.bool_ else 0
-    if wrong is not None:
-        raise InputError(f"{name}: valid[{first + wrong}] = {array[wrong]!r} must be True or False")
+    for k, entry in enumerate([] if array.dtype == np.bool_ else array.tolist()):
+        if not isinstance(entry, (bool, np.bool_)):
+            raise InputError(f"{name}: valid[{first + k}] = {entry!r} must be True or False")
     return np.array(array, dtype=np.bool_)
 
 
 def _probabilities(name: str, value: Any, valid: Flags, count: int, first: int) -> Array:
-    given = _array(f"{name}: probabilities", value, f"an array of {count} numbers")
+    given = _array(f"{name}: probabilities", value)
     _check_shape(name, "probabilities", given, count)
-    array = np.array([number_or_nothing(f"{name}: probabilities[{first + k}]", entry) for k, entry in enumerate(given.tolist())])
+    array = _numbers(given, lambda k: f"{name}: probabilities[{first + k}]")
     right = "must lie in [0, 1]: the probability that the left response is preferred"
     wrong = np.flatnonzero(valid & ~((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)))
     if len(wrong):
@@ -108,6 +107,12 @@ def _check_shape(name: str, what: str, array: Any, count: int) -> None:
         raise InputError(f"{name} returned {what} of shape {array.shape}, must be ({count},), one a pair")
 
 
+def _numbers(array: Any, name: Callable[[int], str]) -> Array:
+    if array.dtype.kind in "biuf":
+        return np.asarray(array, dtype=np.float64)
+    return np.array([number_or_nothing(name(k), entry) for k, entry in enumerate(array.tolist())], dtype=np.float64)
+
+
 def number_or_nothing(name: str, value: Any) -> float:
     """Return `value` as a float, NaN for None."""
     if value is None:
@@ -122,12 +127,10 @@ def number_or_nothing(name: str, value: Any) -> float:
 
 def per_pair(name: str, result: Any, count: int) -> Array:
     """Return what a user's batched function said of `count` entries, NaN for None."""
-    array = _array(f"{name}'s result", result, f"a list of {count} numbers")
+    array = _array(f"{name}'s result", result)
     if array.shape != (count,):
         raise InputError(f"{name} returned an array of shape {array.shape}, must be ({count},), one for each that it was given")
-    return np.array(
-        [number_or_nothing(f"{name}'s result [{k}]", entry) for k, entry in enumerate(array.tolist())], dtype=np.float64
-    )
+    return _numbers(array, lambda k: f"{name}'s result [{k}]")
 
 
 def ensure_callable(name: str, value: Any, signature: str) -> Callable[..., Any]:

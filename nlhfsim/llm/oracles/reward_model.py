@@ -10,7 +10,7 @@ import torch
 
 from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.llm.oracles._check import ensure_template
-from nlhfsim.llm.oracles._models import batches, context_length, load, reading, use_chat
+from nlhfsim.llm.oracles._models import batches, context_length, load, parameters, reading, use_chat
 from nlhfsim.llm.oracles.score import ScoreOracle
 
 FIELDS = ("prompt", "response")
@@ -39,7 +39,7 @@ class RewardModelOracle(ScoreOracle):
         Whether the texts are messages of user and assistant in the tokenizer's chat template. Default: if there is one and no
         `template`.
     max_length : int, optional
-        A text of more tokens gets no score. Default: the context of the model.
+        A text of more tokens, or of none, gets no score. Default: the context of the model.
     device : optional
         Where the model goes; default for a path: the first CUDA device if there is one.
 
@@ -80,6 +80,7 @@ class RewardModelOracle(ScoreOracle):
         self._template = template
         self._chat = template is None and use_chat(self._tokenizer, chat)
         self._max_length = context_length(self._model, self._tokenizer, max_length)
+        self._parameters = parameters(self._model)
         self._pad_token = self._padding()
         self._batch_size = ensure_integer("batch_size", batch_size, 1) if self._pad_token is not None else 1
 
@@ -93,8 +94,8 @@ class RewardModelOracle(ScoreOracle):
     def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
         if self._template is not None:
             return dict(self._tokenizer(self._template.format(prompt=prompt, response=response)))
-        if not self._chat:
-            return dict(self._tokenizer(prompt, response))
+        if not self._chat:  # in lists, as transformers takes an empty second text that stands alone for none
+            return {name: values[0] for name, values in self._tokenizer([prompt], [response]).items()}
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         # A chat template writes the special tokens itself.
         return dict(self._tokenizer(self._tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False))
@@ -103,7 +104,7 @@ class RewardModelOracle(ScoreOracle):
         """Return the reward of each response, NaN for one that is too long."""
         encoded = [self._encode(prompt, response) for prompt, response in zip(prompts, responses)]
         lengths = [len(one["input_ids"]) for one in encoded]
-        fitting = [k for k, length in enumerate(lengths) if self._max_length is None or length <= self._max_length]
+        fitting = [k for k, length in enumerate(lengths) if 0 < length <= (self._max_length or length)]
         rewards = np.full(len(encoded), np.nan)
         with reading(self._model):
             for batch in batches([lengths[k] for k in fitting], self._batch_size):
@@ -112,12 +113,15 @@ class RewardModelOracle(ScoreOracle):
         return rewards
 
     def _forward(self, encoded: list[dict[str, list[int]]]) -> Array:
+        """Return the rewards of texts that are padded on the right."""
         longest = max(len(one["input_ids"]) for one in encoded)
+        padding = {"input_ids": self._pad_token}
         inputs = {
-            name: torch.tensor(
-                [one[name] + [self._pad_token if name == "input_ids" else 0] * (longest - len(one[name])) for one in encoded]
-            )
+            name: torch.tensor([one[name] + [padding.get(name, 0)] * (longest - len(one[name])) for one in encoded])
             for name in encoded[0]
+            if name in self._parameters
         }
-        logits = self._model(**{name: tensor.to(self._model.device) for name, tensor in inputs.items()}).logits
-        return np.asarray(logits[:, 0].double().cpu().numpy())
+        rewards = self._model(**{name: tensor.to(self._model.device) for name, tensor in inputs.items()}).logits[:, 0]
+        if not torch.isfinite(rewards).all():
+            raise InputError(f"model gives the rewards {rewards.tolist()}, must be finite: its weights are damaged, or overflow")
+        return np.asarray(rewards.double().cpu().numpy())
