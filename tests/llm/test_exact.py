@@ -15,7 +15,7 @@ from small import MODELS, cyclic_oracle
 from training import Untrustworthy, train_on
 
 import nlhfsim as nl
-from nlhfsim.errors import SizeError
+from nlhfsim.errors import InputError, SizeError
 from nlhfsim.llm import NashTrainer, exact, oracles
 
 
@@ -136,13 +136,17 @@ def test_an_exact_gradient_is_that_of_the_payoff() -> None:
     assert max(float(slope.abs().max()) for slope in right) > 1e-3
 
 
-def test_pairs_without_a_verdict_are_ties() -> None:
-    sure = oracles.FunctionOracle(lambda *_: 0.9)
-    game = train_on(oracle=Untrustworthy(sure, lambda call, k: k % 2 == 0), exact_check=True, max_new_tokens=1).exact
+def test_a_game_needs_all_verdicts() -> None:
+    oracle = Untrustworthy(oracles.FunctionOracle(lambda *_: 0.9), lambda call, k: k % 2 == 0)
+    with pytest.raises(InputError, match="oracle has no verdict on '0' against '2', and a game needs all of them"):
+        train_on(oracle=oracle, exact_check=True, max_new_tokens=1)
+
+
+def test_preferences_are_the_oracles() -> None:
+    game = train_on(oracle=cyclic_oracle(3, 1), exact_check=True, max_new_tokens=1).exact
     assert game is not None
-    upper = np.triu_indices(3, 1)
-    np.testing.assert_allclose((game.game.advantages + 0.5)[0][upper], [0.9, 0.5, 0.9])
-    np.testing.assert_allclose(game.game.advantages + np.swapaxes(game.game.advantages, -1, -2), 0, atol=1e-15)
+    advantages = game.game.advantages
+    np.testing.assert_allclose(advantages, np.stack([cyclic_oracle(3, 1)._advantages[0]] * 4), atol=1e-15)
 
 
 def test_every_pair_is_asked_once() -> None:
