@@ -117,8 +117,8 @@ class NashTrainer:
         _check_tokens(model, config)
         self.processes = Processes(device)
         with advice_on("loading"):
+            ensure_causal(model.eval())
             self.policies = _policies(model, config, self.processes.device)
-        ensure_causal(self.policies.model)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
         self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
         self.optimizer = Optimizer(self.policies, config, self.processes)
