@@ -111,6 +111,18 @@ def test_commands_without_examples_print_what_the_page_says(page: Path, capsys: 
         assert_prints(arguments, shown, capsys)
 
 
+def test_the_recipe_of_the_how_to_is_one(tmp_path: Path) -> None:
+    """Every table and field of it; the judge and the model are not loaded."""
+    from nlhfsim.llm import read_recipe
+
+    [text] = re.findall(r"^```toml\n(.*?)^```", (DOCS / "how-to" / "train-a-language-model.md").read_text("utf-8"), re.M | re.S)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Why?"}\n' * 20, encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    assert recipe.held_out is not None and (len(recipe.prompts), len(recipe.held_out)) == (18, 2)
+    assert recipe.config.method == "nash_prox" and recipe.oracle.kind == "judge"
+
+
 def assert_prints(arguments: str, shown: str, capsys: Any) -> None:
     """Run one command in this process and compare what it prints."""
     capsys.readouterr()

@@ -176,7 +176,7 @@ class NashTrainer:
                 while self.taken < self.config.steps and not interrupts.asked:
                     self._record(self.step(), "on_step")
                     self._evaluate_if_due()
-                    if self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
+                    if self.out and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException:
             self._stop("interrupted", time.perf_counter() - begin)
