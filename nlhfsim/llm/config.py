@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -91,6 +91,12 @@ class NashConfig:
         Largest Euclidean norm of a gradient; None: no limit.
     precision : str
         ``"float32"``, ``"bfloat16"`` (with float32 master weights) or ``"float64"``.
+    lora_rank : int, optional
+        Train low-rank adapters of this rank and nothing else (needs ``nlhfsim[lora]``); None: all weights.
+    lora_alpha : float, optional
+        The adapters' update is ``lora_alpha / lora_rank * B A``; default twice the rank.
+    lora_modules : tuple of str, optional
+        Names of the linear layers that get adapters; None: all but the output layer.
     activation_checkpointing : bool
         Recompute activations in the backward pass.
     logprob_chunk : int
@@ -149,6 +155,9 @@ class NashConfig:
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     precision: str = "float32"
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_modules: tuple[str, ...] | None = None
     activation_checkpointing: bool = False
     logprob_chunk: int = 1024
     generation_batch: int | None = None
@@ -197,6 +206,11 @@ class NashConfig:
         if weight != 0 and not 1e-30 <= weight <= 1e30:
             said = "beta" if self.pull == 0 else "beta + 1/proximal_step"
             raise InputError(f"{said} = {weight:g} must be 0 or between 1e-30 and 1e30, which float32 can divide by")
+        for name in ("lora_alpha", "lora_modules"):
+            if getattr(self, name) is not None and self.lora_rank is None:
+                raise InputError(f"{name} = {getattr(self, name)} belongs to lora_rank, which must be given with it")
+        if self.lora_rank is not None and self.lora_alpha is None:
+            object.__setattr__(self, "lora_alpha", 2.0 * self.lora_rank)
         if self.warmup_steps > self.steps:
             raise InputError(f"warmup_steps = {self.warmup_steps} must be at most steps = {self.steps}")
         if self.beta == 0 and self.kl_estimator == "token" and "proximal_step" not in self.parameters:
@@ -294,6 +308,14 @@ def _tokens(name: str, value: Any) -> tuple[int, ...]:
     return tokens
 
 
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(one, str) and one for one in value):
+        raise InputError(f"{name} = {value!r} must be a list of names")
+    if not (names := tuple(value)):
+        raise InputError(f"{name} = [] must hold at least one name")
+    return names
+
+
 def _betas(name: str, value: Any) -> tuple[float, float]:
     try:
         first, second = value
@@ -338,6 +360,9 @@ _CHECKS: dict[str, Check] = {
     "weight_decay": ensure_nonnegative,
     "gradient_clip": ensure_positive,
     "precision": _choice(PRECISIONS),
+    "lora_rank": _integer(1),
+    "lora_alpha": ensure_positive,
+    "lora_modules": _names,
     "activation_checkpointing": ensure_flag,
     "logprob_chunk": _integer(1),
     "generation_batch": _integer(1),
@@ -346,4 +371,4 @@ _CHECKS: dict[str, Check] = {
     "keep_checkpoints": _integer(1),
     "seed": _integer(0),
 }
-_OPTIONAL = {field.name for field in fields(NashConfig) if "None" in str(field.type)}
+_OPTIONAL = {field.name for field in fields(NashConfig) if str(field.type).endswith("| None")}

@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nlhfsim as nl
-from nlhfsim.equilibrium import Equilibrium
+from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
+from nlhfsim.games.responses import exploitability
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
+from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import Prompt, ask
 from nlhfsim.llm.sampling import Mixture, pad_left
 
 LARGEST = 5000
 """More responses are refused: their preferences are a matrix."""
+POLICY: Mixture = (("policy", 1.0),)
 
 
 def enumerate_responses(
@@ -111,7 +113,7 @@ class ExactGame:
     @cached_property
     def equilibrium(self) -> Equilibrium:
         """The regularized equilibrium, solved and certified by the core."""
-        return nl.solve(self.game)
+        return solve(self.game)
 
     def batch(self, prompts: Sequence[Prompt]) -> Responses:
         """Return all responses to each of some prompts."""
@@ -136,19 +138,24 @@ class ExactGame:
 
     def log_mixture(self, mixture: Mixture) -> Array:
         """Return the log-probability of every response under a mixture, normalized token by token as it is sampled."""
-        parts = []
-        for prompt in self.prompts:
-            with torch.no_grad():
-                parts.append(self.estimator.log_probabilities(mixture, self.batch([prompt])).double().cpu().numpy())
-        logs = np.stack(parts)
+        n, parts = len(self.responses), []
+        at_once = max(1, LARGEST // n)
+        for begin in range(0, len(self.prompts), at_once):
+            with torch.no_grad(), advice_on("enumeration"):
+                found = self.estimator.log_probabilities(mixture, self.batch(self.prompts[begin : begin + at_once]))
+                parts.append(found.double().cpu().numpy().reshape(-1, n))
+        logs = np.concatenate(parts)
+        if np.isnan(logs).any():
+            rate = self.estimator.config.learning_rate
+            raise InputError(f"the policy's probabilities are no numbers any more: lower learning_rate = {rate:g}")
         return np.asarray(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
 
     def report(self) -> dict[str, float]:
         """Return how far the policy is from the equilibrium: exploitability E_β, KL(π* ‖ π), and the unregularized E_0."""
         logs = self.log_policy()
         found = {
-            "exploitability": nl.exploitability(self.game, log_policy=logs),
-            "gap0": nl.exploitability(self.game, log_policy=logs, regularized=False),
+            "exploitability": exploitability(self.game, log_policy=logs),
+            "gap0": exploitability(self.game, log_policy=logs, regularized=False),
         }
         if self.game.beta > 0:
             star = self.equilibrium.log_policy
@@ -156,7 +163,7 @@ class ExactGame:
             found["kl_equilibrium"] = float(self.game.average(np.maximum(kl, 0.0)))
         return found
 
-    def ascent(self, index: Sequence[int], opponents: Array) -> Array:
+    def ascent(self, index: Sequence[int], opponents: Array, logs: Array | None = None) -> Array:
         """Return u = Aμ - β(θ - log ρ) - τ(θ - θ̄) of some prompts at the policy, shape ``(prompts, n)``.
 
         Parameters
@@ -165,8 +172,10 @@ class ExactGame:
             Which prompts.
         opponents : numpy.ndarray
             log μ of all prompts, shape ``(prompts, n)``.
+        logs : numpy.ndarray, optional
+            θ of all prompts, for whom has `log_policy` already.
         """
-        config, logs = self.estimator.config, self.log_policy()
+        config, logs = self.estimator.config, self.log_policy() if logs is None else logs
         slope = self.game.advantage(np.exp(opponents)) - config.beta * (logs - np.log(self.game.reference))
         if config.pull > 0:
             slope = slope - config.pull * (logs - self.log_policy("target"))
@@ -186,20 +195,24 @@ class ExactGame:
         collect : callable, optional
             Called after every micro-batch.
         """
-        ascent, weights = self.ascent(index, opponents), np.exp(self.log_mixture(drawn))[list(index)]
+        logs = self.log_policy()
+        ascent = self.ascent(index, opponents, logs)
+        weights = np.exp(logs if drawn == POLICY else self.log_mixture(drawn))[list(index)]
         at_once = self.estimator.config.micro_batch_prompts or len(index)
-        total = 0.0
+        processes, total = self.estimator.processes, 0.0
+        [count] = processes.sums(len(index))
         for begin in range(0, len(index), at_once):
             part = slice(begin, begin + at_once)
             responses = self.batch([self.prompts[k] for k in index[part]])
-            with self.estimator.policies.training() as model:
-                logs = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
-            loss = exact_loss(logs, _like(weights[part], logs), _like(ascent[part], logs)) / len(index)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with advice_on("training"):
+                with self.estimator.policies.training() as model:
+                    sums = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
+                loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / count
+                loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             if collect is not None:
                 collect()
-        return total
+        return processes.sums(total)[0]
 
     def _preferences(self) -> Array:
         """Ask for all pairs of responses to every prompt; equal responses are ½, and each pair is asked in one order."""

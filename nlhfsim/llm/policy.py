@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,37 +51,46 @@ class Policies:
         self, model: Any, *, device: torch.device, precision: str, with_target: bool, activation_checkpointing: bool = False
     ) -> None:
         self.device, self.dtype = device, DTYPES[precision]
-        self.model = model.to(device).eval()
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-        if not trained:
-            raise InputError("model has no weight with requires_grad = True, so there is nothing to train")
-        if self.dtype == exact:
-            self.model.to(self.dtype)
-            self.masters = trained
-        else:
-            self.masters = {name: weight.detach().to(exact, copy=True) for name, weight in trained.items()}
-            self.model.to(self.dtype)
-        self.parameters = {name: weight for name, weight in self.model.named_parameters() if name in self.masters}
-        self._models = {"policy": self.model, "reference": _frozen_copy(self.model)}
+        self.exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         self.shadow: dict[str, Tensor] = {}
-        if with_target:
-            self._models["target"] = target = _frozen_copy(self.model)
-            own = {name: weight for name, weight in target.named_parameters() if name in self.masters}
-            self.shadow = own if self.dtype == exact else {name: weight.clone() for name, weight in self.masters.items()}
-            self._target_weights = own
+        self._set_up(model.to(device).eval(), with_target)
         self.split = splits(self.model)
         self._checkpointed = _checkpoint_activations(self.model) if activation_checkpointing else []
+
+    def _set_up(self, model: Any, with_target: bool) -> None:
+        """Set the views, the trained weights and their masters, and the target's weights."""
+        self.model = model
+        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        if not trained:
+            raise InputError("model has no weight with requires_grad = True, so there is nothing to train")
+        own = self.dtype == self.exact
+        self.masters = trained if own else {n: w.detach().to(self.exact, copy=True) for n, w in trained.items()}
+        cast(model, self.dtype)
+        self.parameters = {name: weight for name, weight in model.named_parameters() if name in self.masters}
+        self._models = {"policy": model, "reference": _frozen_copy(model)}
+        self._target_weights: dict[str, Tensor] = {}
+        if with_target:
+            self._models["target"] = target = _frozen_copy(model)
+            self._target_weights = {name: weight for name, weight in target.named_parameters() if name in self.masters}
+            self.shadow = self._target_weights if own else {name: weight.clone() for name, weight in self.masters.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The views that there are."""
-        return tuple(self._models)
+        return ("policy", "reference", "target") if self.shadow else ("policy", "reference")
 
     @contextmanager
     def view(self, name: str) -> Iterator[Any]:
         """Give the model that acts as one of the policies; another view may be the same weights in another state."""
         yield self._models[name]
+
+    def reference_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield names and weights of the reference."""
+        yield from self._models["reference"].named_parameters()
+
+    def save(self, folder: Path) -> None:
+        """Save the policy where transformers loads it from."""
+        self.model.save_pretrained(folder)
 
     @contextmanager
     def training(self) -> Iterator[Any]:
@@ -103,7 +113,7 @@ class Policies:
     @torch.no_grad()
     def follow(self, rule: Follow, taken: int) -> None:
         """Let the target follow after `taken` steps."""
-        if "target" not in self._models:
+        if not self.shadow:
             return
         if rule.averaging > 0:
             torch._foreach_lerp_(list(self.shadow.values()), [self.masters[name] for name in self.shadow], rule.averaging)
@@ -117,16 +127,29 @@ class Policies:
     @torch.no_grad()
     def publish_target(self) -> None:
         """Bring the target to its shadow, if that is a copy."""
-        for name, weight in self._target_weights.items() if self.shadow else ():
+        for name, weight in self._target_weights.items():
             if weight is not self.shadow[name]:
                 weight.copy_(self.shadow[name])
 
     def fingerprint(self) -> str:
         """Return a hash of the reference: names, shapes and sums of its weights."""
         found = hashlib.sha256()
-        for name, weight in self._models["reference"].named_parameters():
+        for name, weight in self.reference_weights():
             found.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.12g};".encode())
         return found.hexdigest()[:16]
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """Give the weights a precision as transformers does when it loads them: what is computed and not saved keeps its own.
+
+    In bfloat16 the frequencies of rotary positions would be wrong in the third digit, and far positions with them.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    saved = model.state_dict(keep_vars=True)
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
 
 
 def _frozen_copy(model: Any) -> Any:
