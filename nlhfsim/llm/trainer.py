@@ -63,7 +63,8 @@ class NashTrainer:
     out : path, optional
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
-        Objects with ``on_step(metrics)`` or ``on_evaluation(metrics)``, both optional.
+        Objects with ``on_step(metrics)``, ``on_evaluation(metrics)``, ``on_begin(run)`` or ``on_end(status)``, all optional:
+        `nlhfsim.llm.trackers` are some, and say what a run is.
     device : str or torch.device, optional
         Default: a GPU if there is one.
 
@@ -162,10 +163,13 @@ class NashTrainer:
         ------
         InputError
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
+        OracleError
+            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
         self._open(ensure_flag("resume", resume))
+        self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
         self._begin = time.perf_counter()
         try:
             with Interrupts() as interrupts:
@@ -280,9 +284,12 @@ class NashTrainer:
             self._writer.write(metrics)
             self.torn = False
         self._rows.append(metrics)
+        self._call(event, metrics)
+
+    def _call(self, event: str, what: Any) -> None:
         for callback in self.callbacks:
             if hasattr(callback, event):
-                getattr(callback, event)(metrics)
+                getattr(callback, event)(what)
 
     def _open(self, resume: bool) -> None:
         """Go on from the newest checkpoint, or begin the folder."""
@@ -309,7 +316,12 @@ class NashTrainer:
         return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
     def _stop(self, status: str) -> str:
-        """Save what there is, and return where, for a message."""
+        """Save what there is, tell the callbacks, and return where it is, for a message."""
+        where = self._keep(status)
+        self._call("on_end", status)
+        return where
+
+    def _keep(self, status: str) -> str:
         self._spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
