@@ -51,11 +51,12 @@ class NashTrainer:
         None: prompts are lists of token numbers, and an oracle sees numbers for texts. A padding token is not needed.
     oracle : PreferenceOracle
         Who compares two responses, see `nlhfsim.llm.oracles`.
-    prompts : list or path
-        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file with a column ``prompt``.
+    prompts : list, path or dataset
+        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file, or a dataset of the
+        library ``datasets``, with a column ``prompt``; see `nlhfsim.llm.prompts.read_prompts`.
     config : NashConfig
         Everything else.
-    held_out : list or path, optional
+    held_out : list, path or dataset, optional
         Prompts for evaluations; None: the first of `prompts`, as many as a step takes.
     exact_check : bool, optional
         Whether evaluations enumerate all responses and report how far the policy is from the equilibrium. Default: with exact

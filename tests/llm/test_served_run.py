@@ -161,6 +161,6 @@ def test_what_is_missing_is_told_before_a_model_is_loaded(tmp_path: Path, monkey
 def test_a_model_is_a_name_at_the_server_also_where_a_folder_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "a-judge").mkdir()
     (tmp_path / "run.json").write_text(json.dumps(given(both_orders=True)), encoding="utf-8")
-    oracle = read_recipe(tmp_path / "run.json").build("cpu")["oracle"]
+    oracle = read_recipe(tmp_path / "run.json").oracle.prepare()("cpu")
     assert isinstance(oracle, BothOrders) and isinstance(oracle._oracle, ServedJudgeOracle)
     assert repr(oracle) == "BothOrders(ServedJudgeOracle('http://127.0.0.1:9/v1', 'a-judge'))"
