@@ -52,11 +52,12 @@ class NashTrainer:
         None: prompts are lists of token numbers, and an oracle sees numbers for texts. A padding token is not needed.
     oracle : PreferenceOracle
         Who compares two responses, see `nlhfsim.llm.oracles`.
-    prompts : list or path
-        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file with a column ``prompt``.
+    prompts : list, path or dataset
+        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file, or a dataset of the
+        library ``datasets``, with a column ``prompt``; see `nlhfsim.llm.prompts.read_prompts`.
     config : NashConfig
         Everything else.
-    held_out : list or path, optional
+    held_out : list, path or dataset, optional
         Prompts for evaluations; None: the first of `prompts`, as many as a step takes.
     exact_check : bool, optional
         Whether evaluations enumerate all responses and report how far the policy is from the equilibrium. Default: with exact
@@ -64,7 +65,8 @@ class NashTrainer:
     out : path, optional
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
-        Objects with ``on_step(metrics)`` or ``on_evaluation(metrics)``, both optional.
+        Objects with ``on_step(metrics)``, ``on_evaluation(metrics)``, ``on_begin(run)`` or ``on_end(status)``, all optional:
+        `nlhfsim.llm.trackers` are some, and say what a run is.
     device : str or torch.device, optional
         Default: a GPU if there is one. Started by ``accelerate launch`` or ``torchrun``, each process takes its own, and its
         share of a step's prompts.
@@ -164,10 +166,13 @@ class NashTrainer:
         ------
         InputError
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
+        OracleError
+            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
         self._open(ensure_flag("resume", resume))
+        self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
         self._begin = time.perf_counter()
         try:
             with Interrupts() as interrupts:
@@ -292,9 +297,12 @@ class NashTrainer:
             self._writer.write(metrics)
             self.torn = False
         self._rows.append(metrics)
-        for callback in self.callbacks:
+        self._call(event, metrics)
+
+    def _call(self, event: str, what: Any) -> None:
+        for callback in self.callbacks if self.processes.first else ():
             if hasattr(callback, event):
-                getattr(callback, event)(metrics)
+                getattr(callback, event)(what)
 
     def _open(self, resume: bool) -> None:
         """Go on from the newest checkpoint, or begin the folder."""
@@ -323,7 +331,15 @@ class NashTrainer:
         return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
     def _stop(self, status: str, alone: bool = False) -> str:
-        """Save what there is, and return where, for a message; a process that fails `alone` must not wait for the others."""
+        """Save what there is, tell the callbacks, and return where it is, for a message.
+
+        A process that fails `alone` must not wait for the others.
+        """
+        where = self._keep(status, alone)
+        self._call("on_end", status)
+        return where
+
+    def _keep(self, status: str, alone: bool) -> str:
         self._spent, self._begin = self.seconds, None
         if self.out is None:
             return ""

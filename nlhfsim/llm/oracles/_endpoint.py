@@ -141,7 +141,7 @@ class Endpoint:
             reraise=True,
         )
         try:
-            return retrying(self._once, body)  # type: ignore[no-any-return]
+            return retrying(self._once, body)
         except _Passing as trouble:
             times = retrying.statistics.get("attempt_number", 1)
             words = self.said(f"{trouble.words}; asked {'once' if times == 1 else f'{times} times'}")
@@ -165,7 +165,7 @@ class Endpoint:
             share = self._random.random()
         if wait is not None:
             return float(wait) + share * self._backoff
-        return share * min(self._longest_wait, self._backoff * 2.0 ** min(state.attempt_number, 64))
+        return float(share * min(self._longest_wait, self._backoff * 2.0 ** min(state.attempt_number, 64)))
 
     def _once(self, body: dict[str, Any]) -> dict[str, Any] | Unread:
         http = self._http

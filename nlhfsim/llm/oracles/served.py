@@ -121,9 +121,7 @@ class ServedJudgeOracle:
         longest_wait: float = 60.0,
         timeout: float = 60.0,
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise InputError(f"model = {model!r} must be the name of the judge at the server")
-        self._mode, self._model = ensure_choice("mode", mode, MODES), model
+        self._mode, self._model = ensure_choice("mode", mode, MODES), ensure_model("model", model)
         self._template = TEMPLATE + ("" if self._mode == "chat" else ENDING)
         if template is not None:
             self._template = ensure_template("template", template, FIELDS)
@@ -203,6 +201,13 @@ class ServedJudgeOracle:
 
     def __repr__(self) -> str:
         return f"ServedJudgeOracle({self._endpoint.address!r}, {self._model!r})"
+
+
+def ensure_model(name: str, value: Any) -> str:
+    """Return `value` if it can be the name of a model."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} = {value!r} must be the name of the judge at the server")
+    return value
 
 
 def ensure_answers(name: str, value: Any) -> tuple[str, str]:
