@@ -57,6 +57,8 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "activation_checkpointing": [(1, "True or False")],
     "logprob_chunk": [(0, "at least 1")],
     "generation_batch": [(0, "at least 1")],
+    "evaluation_responses": [(0, "at least 1")],
+    "exact_check": [(1, "True or False")],
     "evaluate_every": [(0, "at least 1")],
     "checkpoint_every": [(0, "at least 1")],
     "keep_checkpoints": [(0, "at least 1")],
