@@ -57,16 +57,8 @@ def preferences() -> Floats:
 def model() -> Any:
     """Return the reference, which is not uniform: its weights are drawn seven times as wide as is usual."""
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=3,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.15,
-    )
-    return Qwen2ForCausalLM(config)
+    shape: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    return Qwen2ForCausalLM(Qwen2Config(vocab_size=3, intermediate_size=96, initializer_range=0.15, **shape))
 
 
 def play(marks: int = 4, **given: Any) -> Played:
@@ -79,10 +71,16 @@ def play(marks: int = 4, **given: Any) -> Played:
     """
     torch.set_num_threads(1)
     config = NashConfig(
-        max_new_tokens=3, stop_tokens=(), prompts_per_step=3, schedule="linear", evaluate_every=given["steps"] // marks, **given
+        max_new_tokens=3,
+        stop_tokens=(),
+        prompts_per_step=3,
+        schedule="linear",
+        evaluate_every=given["steps"] // marks,
+        exact_check=True,
+        **given,
     )
     oracle = oracles.MatrixOracle(preferences(), RESPONSES)
-    trainer = NashTrainer(model(), None, oracle, PROMPTS, config, exact_check=True)
+    trainer = NashTrainer(model(), None, oracle, PROMPTS, config)
     begin, before = time.perf_counter(), time.process_time()
     run = trainer.fit()
     spent = time.perf_counter() - begin, time.process_time() - before

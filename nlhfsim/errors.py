@@ -58,6 +58,10 @@ class ConfigurationError(InputError):
         return type(self), (self.name, self.mistakes)
 
 
+class OracleError(NlhfsimError):
+    """A preference oracle cannot be asked: its service is down, or refuses; a training run stops with everything saved."""
+
+
 class MissingExtraError(NlhfsimError, ImportError):
     """An optional dependency is needed; the message gives the command that installs it."""
 

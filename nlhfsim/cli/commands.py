@@ -441,6 +441,12 @@ def llm() -> None:
     "--set", "settings", multiple=True, metavar="K=V", help="Set training.K, or SECTION.K, in CONFIG.toml; may be repeated."
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "trackio"]),
+    help="Send the curves there too; may be repeated. Also trackers = [...] in CONFIG.toml.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def train(**options: Any) -> None:
     """Train a language model as CONFIG.toml says.
@@ -449,9 +455,10 @@ def train(**options: Any) -> None:
     CONFIG.toml has the tables
       [model]      path = "FOLDER", name = "ORGANISATION/MODEL" at the hub, or [model.new]
       [tokenizer]  path or name, if they are not the model's
-      [prompts]    path = "FILE" (.jsonl, .parquet, .csv) with a column "prompt", or list = [...]; held_out = 0.1
-      [oracle]     kind = "judge", "reward-model", "score", "function", "classes" or "matrix", and what that takes;
-                   both_orders = true, cache = true, noise = 0.1
+      [prompts]    path = "FILE" (.jsonl, .parquet, .csv) or "hf:OWNER/NAME:SPLIT" with a column "prompt", or list = [...];
+                   held_out = 0.1
+      [oracle]     kind = "judge", "served-judge", "reward-model", "score", "function", "classes" or "matrix", and what
+                   that takes; both_orders = true, cache = true, noise = 0.1
       [training]   the fields of nlhfsim.llm.NashConfig: method, beta, steps, learning_rate, ...
 
     Ctrl-C finishes the step and saves; the same command goes on from there.

@@ -13,11 +13,12 @@ import click
 import numpy as np
 
 from nlhfsim.cli import inputs, output
-from nlhfsim.errors import NlhfsimWarning
+from nlhfsim.errors import NlhfsimWarning, OracleError
 from nlhfsim.tables import show
-from nlhfsim.training_run import SHOWN, TrainingRun, load_run
+from nlhfsim.training_run import TrainingRun, load_run
 
-_SEEN = ("win_rate_reference", "kl_reference", "exploitability")
+_SEEN = {"win_rate_reference": "win rate", "kl_reference": "KL", "exploitability": "E_beta"}
+"""What the line shows of the last evaluation, and in words as short as a terminal is narrow."""
 
 
 def train_model(
@@ -28,14 +29,16 @@ def train_model(
     steps: int | None,
     settings: tuple[str, ...],
     device: str,
+    track: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train a model, and say what came of it."""
-    from nlhfsim.llm import NashTrainer, read_recipe
+    from nlhfsim.llm import NashTrainer, read_recipe, trackers
 
     given = {"seed": seed, "steps": steps}
     overrides = inputs.parameters(settings, "--set") | {key: value for key, value in given.items() if value is not None}
     recipe = read_recipe(config, overrides)
+    tracked = trackers.make([*recipe.trackers, *track])
     folder = inputs.ensure_folder(out)
     if folder is None:
         warnings.warn("without --out nothing is kept, neither the model nor the metrics", NlhfsimWarning, stacklevel=1)
@@ -46,12 +49,16 @@ def train_model(
     try:
         with progress.line("beginning …") as say:
             line = Line(recipe.config.steps, say)
-            more = {"out": folder, "callbacks": [line], "recipe": recipe.tables, "command": output.command()}
+            more = {"out": folder, "callbacks": [line, *tracked], "recipe": recipe.tables, "command": output.command()}
             run = NashTrainer(**parts, **more).fit(resume=resume)
     except KeyboardInterrupt as stop:
         if stop.args:
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
+    except OracleError as stop:
+        if folder is None:
+            raise
+        raise OracleError(f"{stop}; saved in {str(folder)!r}, the same command goes on from there") from None
     if folder is not None:
         _draw(run, folder)
     if as_json:
@@ -148,7 +155,7 @@ class Line:
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Keep what was measured for the next lines."""
         found = {name: metrics.get(name) for name in _SEEN}
-        self._seen = [f"{SHOWN[name]} {show(value)}" for name, value in found.items() if value is not None]
+        self._seen = [f"{_SEEN[name]} {value:.3g}" for name, value in found.items() if value is not None]
 
     def on_step(self, metrics: Mapping[str, Any]) -> None:
         """Say where the run is."""

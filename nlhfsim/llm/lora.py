@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError
-from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.policy import Policies, cast
 
 _POLICY, _TARGET = "default", "target"
 """Names of adapters; peft saves the one called default where it looks for it first."""
@@ -68,9 +68,15 @@ class LoraPolicies(Policies):
         super().__init__(model, **keywords)
 
     def _set_up(self, model: Any, with_target: bool) -> None:
-        self.model = model.to(self.dtype).requires_grad_(False)
+        cast(model, self.dtype)
+        self.model = model.requires_grad_(False)
         self._base_names = [name for name, _ in model.named_parameters()]
         self.wrapped, self._layers = _adapted(model, self.lora, (_POLICY, _TARGET) if with_target else (_POLICY,))
+        if any(layer in (model.get_output_embeddings(), model.get_input_embeddings()) for layer in self._layers):
+            raise InputError(
+                f"lora_modules = {list(self.lora.modules or ())} names the embedding or the output layer, which all three "
+                "policies share: leave it out"
+            )
         for name, weight in model.named_parameters():
             if ".lora_" in name:
                 weight.data = weight.data.to(self.exact)

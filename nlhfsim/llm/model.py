@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from nlhfsim.errors import DataError, InputError
@@ -29,9 +30,9 @@ def ensure_model(model: Any) -> Any:
     if isinstance(model, (str, os.PathLike)):
         try:
             model = AutoModelForCausalLM.from_pretrained(model)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"model {str(model)!r} cannot be loaded: {_first_line(error)}") from error
-    if not isinstance(model, PreTrainedModel) or model.config.is_encoder_decoder or _head(model) is None:
+    if not isinstance(model, PreTrainedModel) or getattr(model.config, "is_encoder_decoder", False) or _head(model) is None:
         raise InputError(
             f"model is of type {type(model).__name__}, must be a causal language model of transformers, or the path of one"
         )
@@ -56,8 +57,9 @@ def ensure_causal(model: Any) -> None:
     """
     size = vocabulary_size(model)
     tokens = torch.tensor([[0, 0, 0], [0, 0, size - 1]], device=next(model.parameters()).device)
-    logits = model(input_ids=tokens).logits[:, :2].float()
-    if size > 1 and not torch.allclose(logits[0], logits[1], rtol=1e-3, atol=1e-3):
+    logits = model(input_ids=tokens).logits[:, :2]
+    rounding = 32 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
+    if size > 1 and float((logits[0] - logits[1]).abs().max()) > rounding:
         raise InputError(f"model is a {type(model).__name__} that reads later tokens too, must be a causal language model")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from nlhfsim.errors import InputError
 from nlhfsim.llm.logprobs import splits
@@ -65,7 +66,7 @@ class Policies:
             raise InputError("model has no weight with requires_grad = True, so there is nothing to train")
         own = self.dtype == self.exact
         self.masters = trained if own else {n: w.detach().to(self.exact, copy=True) for n, w in trained.items()}
-        model.to(self.dtype)
+        cast(model, self.dtype)
         self.parameters = {name: weight for name, weight in model.named_parameters() if name in self.masters}
         self._models = {"policy": model, "reference": _frozen_copy(model)}
         self._target_weights: dict[str, Tensor] = {}
@@ -90,7 +91,8 @@ class Policies:
 
     def save(self, folder: Path) -> None:
         """Save the policy where transformers loads it from."""
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
 
     @contextmanager
     def training(self) -> Iterator[Any]:
@@ -137,6 +139,31 @@ class Policies:
         for name, weight in self.reference_weights():
             found.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.12g};".encode())
         return found.hexdigest()[:16]
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the progress bars of transformers, one for each file, off the terminal."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """Give the weights a precision as transformers does when it loads them: what is computed and not saved keeps its own.
+
+    In bfloat16 the frequencies of rotary positions would be wrong in the third digit, and far positions with them.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    saved = model.state_dict(keep_vars=True)
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
 
 
 def _frozen_copy(model: Any) -> Any:

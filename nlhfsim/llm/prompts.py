@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nlhfsim.datasets.readers import read_table
 from nlhfsim.errors import DataError, InputError, UnknownNameError, did_you_mean, ensure_integer
+from nlhfsim.llm import prompt_datasets
 from nlhfsim.llm.oracles import Prompt
 
 Content = str | tuple[int, ...] | tuple[dict[str, str], ...]
@@ -44,17 +45,22 @@ class RawPrompt(NamedTuple):
         return "tokens" if isinstance(self.content[0], int) else "conversation"
 
 
-def read_prompts(source: Any, *, column: str = "prompt", name: str = "prompts") -> tuple[RawPrompt, ...]:
+def read_prompts(
+    source: Any, *, column: str = "prompt", split: str | None = None, name: str = "prompts"
+) -> tuple[RawPrompt, ...]:
     """Return the prompts that a list, a table or a file holds.
 
     Parameters
     ----------
-    source : list, data frame, or path
+    source : list, data frame, dataset, or path
         Texts, lists of token numbers, or conversations, all of one kind, each as often as is liked; or a ``.jsonl``,
         ``.parquet`` or ``.csv`` file, a data frame, or rows (dicts), with one of these in a column; or what this function
-        returned.
+        returned. Or a dataset of the library ``datasets``, a folder that its ``save_to_disk`` wrote, or
+        ``"hf:OWNER/NAME/SUBSET:SPLIT"`` at the hub, subset and split if wanted. One that streams is read to its end.
     column : str
         The column.
+    split : str, optional
+        Of a dataset that has several. Default: the only one, else train.
     name : str
         What messages call `source`.
 
@@ -77,7 +83,12 @@ def read_prompts(source: Any, *, column: str = "prompt", name: str = "prompts") 
     ['Why is the sky blue?', 'Name a prime.']
     """
     refuse: type[InputError] = InputError
-    if isinstance(source, (str, os.PathLike)):
+    prompts: Iterable[tuple[Any, str]]
+    if prompt_datasets.is_dataset(source):
+        prompts, refuse = prompt_datasets.values(source, column, split, name), DataError
+    elif split is not None:
+        raise InputError(f"split = {split!r} is for datasets of the library datasets alone")
+    elif isinstance(source, (str, os.PathLike)):
         prompts, refuse = _from_file(Path(source), column, name), DataError
     elif hasattr(source, "columns") or hasattr(source, "column_names") or _are_rows(source):
         prompts = _from_table(source, column, name)

@@ -10,6 +10,8 @@ from typing import Any
 
 from nlhfsim.errors import ConfigurationError, InputError, ensure_between, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.llm.config import NashConfig
+from nlhfsim.llm import trackers
+from nlhfsim.llm.prompt_datasets import PREFIX
 from nlhfsim.llm.prompts import RawPrompt, read_prompts
 from nlhfsim.llm.recipe_models import Place, load_model, load_tokenizer
 from nlhfsim.llm.recipe_oracle import OracleRecipe
@@ -17,7 +19,7 @@ from nlhfsim.sweep._axes import Mistakes
 from nlhfsim.sweep._config import read_config
 
 SECTIONS = ("model", "tokenizer", "prompts", "oracle", "training")
-_TOP = ("title", "seed", *SECTIONS)
+_TOP = ("title", "seed", "trackers", *SECTIONS)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -39,6 +41,8 @@ class Recipe:
         What is trained on, and what evaluations use; None: nothing is held out.
     oracle : OracleRecipe
         The preferences.
+    trackers : tuple of str
+        Where its curves go too, names of `nlhfsim.llm.trackers`.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Recipe:
     prompts: tuple[RawPrompt, ...]
     held_out: tuple[RawPrompt, ...] | None
     oracle: OracleRecipe
+    trackers: tuple[str, ...] = ()
 
     def build(self, device: str = "auto") -> dict[str, Any]:
         """Load everything, and return it by the names of `NashTrainer`'s parameters.
@@ -87,7 +92,8 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     Parameters
     ----------
     source : path or mapping
-        With the tables ``model``, ``prompts``, ``oracle``, ``training`` and, if wanted, ``tokenizer``, ``title`` and ``seed``.
+        With the tables ``model``, ``prompts``, ``oracle``, ``training`` and, if wanted, ``tokenizer``, ``title``, ``seed`` and
+        ``trackers``.
         Paths start at the folder of the file, and so do modules. A field of ``training`` is None where the file says "none".
     overrides : mapping, optional
         Values that go before those of the file, by ``section.key``; a key alone is one of ``training``.
@@ -124,6 +130,7 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     title = tables.get("title", "")
     if not isinstance(title, str):
         mistakes.add("title", f"{title!r} must be a text")
+    tracked = _trackers(tables.get("trackers", []), mistakes)
     config = model = tokenizer = oracle = held_out = None
     prompts: tuple[RawPrompt, ...] = ()
     if "training" in sections:
@@ -138,7 +145,17 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
         oracle = OracleRecipe.read(sections["oracle"], given.base, mistakes)
     if mistakes.found or config is None or model is None or oracle is None:
         raise ConfigurationError(given.name, mistakes.found)
-    return Recipe(given.name, title, tables, config, model, tokenizer, prompts, held_out, oracle)
+    return Recipe(given.name, title, tables, config, model, tokenizer, prompts, held_out, oracle, tracked)
+
+
+def _trackers(given: Any, mistakes: Mistakes) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        mistakes.add("trackers", f"{given!r} must be a list of names, such as ['tensorboard']")
+        return ()
+    for k, name in enumerate(given):
+        with mistakes.at(f"trackers[{k}]"):
+            ensure_choice("trackers", name, trackers.NAMES)
+    return tuple(map(str, given))
 
 
 def _override(tables: dict[str, Any], overrides: Mapping[str, Any], mistakes: Mistakes) -> None:
@@ -191,15 +208,18 @@ def _prompts(
     section: dict[str, Any], base: Path, mistakes: Mistakes
 ) -> tuple[tuple[RawPrompt, ...], tuple[RawPrompt, ...] | None]:
     """Return the prompts to train on, and those held out."""
-    known = ("path", "list", "column", "held_out", "chat")
+    known = ("path", "list", "column", "split", "held_out", "chat")
     for key in section:
         if key not in known:
             mistakes.unknown("prompts", key, known)
-    column = section.get("column", "prompt")
+    column, split = section.get("column", "prompt"), section.get("split")
     found: tuple[RawPrompt, ...] = ()
     held_out: tuple[RawPrompt, ...] | None = None
     if not isinstance(column, str):
         mistakes.add("prompts.column", f"{column!r} must be the name of a column")
+    if split is not None and not isinstance(split, str):
+        mistakes.add("prompts.split", f"{split!r} must be the name of a split")
+        split = None
     if ("path" in section) == ("list" in section):
         mistakes.add("prompts", "must have either path, a file, or list, the prompts themselves")
         return (), None
@@ -208,15 +228,17 @@ def _prompts(
     with mistakes.at("prompts.chat"):
         chat = ensure_flag("chat", section["chat"]) if "chat" in section else None
     with mistakes.at(f"prompts.{key}"):
-        found = _as_chat(_read(section[key], base, str(column)), chat)
+        found = _as_chat(_read(section[key], base, str(column), split), chat)
     with mistakes.at("prompts.held_out"):
         if found and "held_out" in section:
             found, held_out = _hold_out(found, section["held_out"], base, str(column), chat)
     return found, held_out
 
 
-def _read(given: Any, base: Path, column: str) -> tuple[RawPrompt, ...]:
-    return read_prompts(base / given if isinstance(given, str) else given, column=column)
+def _read(given: Any, base: Path, column: str, split: str | None = None, name: str = "prompts") -> tuple[RawPrompt, ...]:
+    if isinstance(given, str) and not given.startswith(PREFIX):
+        given = base / given
+    return read_prompts(given, column=column, split=split, name=name)
 
 
 def _as_chat(prompts: Sequence[RawPrompt], chat: bool | None) -> tuple[RawPrompt, ...]:
@@ -233,7 +255,7 @@ def _hold_out(
 ) -> tuple[tuple[RawPrompt, ...], tuple[RawPrompt, ...]]:
     """Return prompts without, and those that are held out: of another file, or a share or a number from the end."""
     if isinstance(given, str):
-        other = _as_chat(read_prompts(base / given, column=column, name="held_out"), chat)
+        other = _as_chat(_read(given, base, column, name="held_out"), chat)
         if other[0].kind != prompts[0].kind:
             raise InputError(
                 f"{given!r} holds prompts of the kind {other[0].kind}, must be {prompts[0].kind} as those trained on"

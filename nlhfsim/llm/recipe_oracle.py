@@ -9,9 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlhfsim.errors import InputError, did_you_mean, ensure_between, ensure_flag, ensure_integer, ensure_positive
+from nlhfsim.errors import (
+    InputError,
+    did_you_mean,
+    ensure_between,
+    ensure_flag,
+    ensure_integer,
+    ensure_nonnegative,
+    ensure_positive,
+)
+from nlhfsim.llm.oracles._secrets import checked, ensure_header, ensure_name, ensure_no_secret
 from nlhfsim.sweep._axes import Mistakes
 
+_LOADED = ("judge", "reward-model")
+"""Kinds with a model that is loaded here."""
 Check = Callable[[str, Any], Any]
 Finish = Callable[[str], Any]
 """From the device to the oracle."""
@@ -76,10 +87,10 @@ class OracleRecipe:
                 options[key] = import_function(f"oracle.{key}", options[key], self.base)
         if isinstance(options.get("preferences"), str):
             options["preferences"] = self._game(options["preferences"])
-        if "model" in options:
+        if "model" in options and self.kind in _LOADED:
             local = self.base / options["model"]
             options["model"] = str(local) if local.is_dir() else options["model"]
-        if self.kind in ("judge", "reward-model"):
+        if self.kind in _LOADED:
             return lambda device: self._wrap(self._make(options | {"device": device}))
         oracle = self._wrap(self._make(options))
         return lambda device: oracle
@@ -93,6 +104,7 @@ class OracleRecipe:
             "function": "FunctionOracle",
             "score": "ScoreOracle",
             "judge": "JudgeOracle",
+            "served-judge": "ServedJudgeOracle",
             "reward-model": "RewardModelOracle",
         }
         try:
@@ -178,6 +190,17 @@ def _groups(name: str, value: Any) -> list[tuple[int, ...]]:
     ]
 
 
+def _headers(name: str, value: Any) -> dict[str, Any]:
+    return checked(ensure_header, name, value)
+
+
+def _extra(name: str, value: Any) -> dict[str, Any]:
+    """Return further fields of a request; "none" leaves one out, as TOML has no null."""
+    fields = checked(lambda _, given: None if given == "none" else given, name, value)
+    ensure_no_secret(name, fields)
+    return fields
+
+
 def _cache(name: str, value: Any) -> bool | int:
     return value if isinstance(value, bool) else ensure_integer(name, value, 1)
 
@@ -191,6 +214,22 @@ def _noise(name: str, value: Any) -> float:
 
 
 _OF_A_MODEL: dict[str, Check] = {"batch_size": _whole, "template": _text, "chat": ensure_flag, "max_length": _whole}
+_OF_A_SERVICE: dict[str, Check] = {
+    "template": _text,
+    "answers": _list,
+    "mode": _text,
+    "logprobs": ensure_flag,
+    "top_logprobs": _whole,
+    "max_tokens": _whole,
+    "key": ensure_name,
+    "headers": _headers,
+    "extra": _extra,
+    "concurrency": _whole,
+    "retries": ensure_integer,
+    "backoff": ensure_nonnegative,
+    "longest_wait": ensure_nonnegative,
+    "timeout": ensure_positive,
+}
 _OF_A_FUNCTION: dict[str, Check] = {"batched": ensure_flag, "tokens": ensure_flag}
 KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     "matrix": ({"preferences": _preferences}, {"responses": _list, "prompts": _list, "strict": ensure_flag}),
@@ -199,6 +238,7 @@ KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     "score": ({"score": _function}, {"temperature": ensure_positive} | _OF_A_FUNCTION),
     "reward-model": ({"model": _text}, {"temperature": ensure_positive} | _OF_A_MODEL),
     "judge": ({"model": _text}, {"answers": _list} | _OF_A_MODEL),
+    "served-judge": ({"address": _text, "model": _text}, _OF_A_SERVICE),
 }
 """By kind: what must be given, and what may be."""
 WRAPPERS: dict[str, Check] = {"noise": _noise, "both_orders": ensure_flag, "cache": _cache}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from nlhfsim import provenance
-from nlhfsim.errors import InputError, ensure_flag
+from nlhfsim.errors import InputError, NlhfsimWarning, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.files import ensure_folder, write_whole
 from nlhfsim.llm import checkpoint
 from nlhfsim.llm.config import NashConfig
@@ -32,8 +33,9 @@ from nlhfsim.llm.model import (
     vocabulary_size,
 )
 from nlhfsim.llm.optimizer import Optimizer
-from nlhfsim.llm.oracles import PreferenceOracle, Prompt
+from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response
 from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream, encode_prompts, read_prompts
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
 from nlhfsim.llm.steps import take_step
@@ -51,21 +53,21 @@ class NashTrainer:
         None: prompts are lists of token numbers, and an oracle sees numbers for texts. A padding token is not needed.
     oracle : PreferenceOracle
         Who compares two responses, see `nlhfsim.llm.oracles`.
-    prompts : list or path
-        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file with a column ``prompt``.
+    prompts : list, path or dataset
+        Texts, conversations or lists of token numbers, or a ``.jsonl``, ``.parquet`` or ``.csv`` file, or a dataset of the
+        library ``datasets``, with a column ``prompt``; see `nlhfsim.llm.prompts.read_prompts`.
     config : NashConfig
         Everything else.
-    held_out : list or path, optional
+    held_out : list, path or dataset, optional
         Prompts for evaluations; None: the first of `prompts`, as many as a step takes.
-    exact_check : bool, optional
-        Whether evaluations enumerate all responses and report how far the policy is from the equilibrium. Default: with exact
-        feedback only.
     out : path, optional
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
-        Objects with ``on_step(metrics)`` or ``on_evaluation(metrics)``, both optional.
+        Objects with ``on_step(metrics)``, ``on_evaluation(metrics)``, ``on_begin(run)`` or ``on_end(status)``, all optional:
+        `nlhfsim.llm.trackers` are some, and say what a run is.
     device : str or torch.device, optional
-        Default: a GPU if there is one.
+        Default: a GPU if there is one. Started by ``accelerate launch`` or ``torchrun``, each process takes its own, and its
+        share of a step's prompts.
 
     Raises
     ------
@@ -78,7 +80,7 @@ class NashTrainer:
     >>> from nlhfsim.llm import NashConfig, NashTrainer, oracles
     >>> shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16)
     >>> model = Qwen2ForCausalLM(Qwen2Config(vocab_size=3, **shape))
-    >>> oracle = oracles.MatrixOracle([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], [(0,), (1,), (2,)])
+    >>> oracle = oracles.MatrixOracle([[0.5, 0.9, 0.4], [0.1, 0.5, 0.7], [0.6, 0.3, 0.5]], [(0,), (1,), (2,)])
     >>> config = NashConfig(beta=0.1, max_new_tokens=1, stop_tokens=(), feedback="exact", learning_rate=0.01, steps=40)
     >>> run = NashTrainer(model, None, oracle, [[0], [1]], config).fit()
     >>> bool(run.evaluations["exploitability"][-1] < 0.1 * run.evaluations["exploitability"][0])
@@ -94,7 +96,6 @@ class NashTrainer:
         config: NashConfig,
         *,
         held_out: Any = None,
-        exact_check: bool | None = None,
         out: Any = None,
         callbacks: Iterable[Any] = (),
         device: Any = None,
@@ -113,21 +114,29 @@ class NashTrainer:
         if held_out is not None:
             self.held_out = _encode(held_out, "held_out", model, self.tokenizer, config)
         _check_tokens(model, config)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if getattr(model, "nlhfsim_steps", 0):
+            warnings.warn(
+                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of this "
+                "one: give each trainer a model of its own",
+                NlhfsimWarning,
+                stacklevel=2,
+            )
+            model.nlhfsim_steps = 0
+        self.processes = Processes(device)
         with advice_on("loading"):
-            self.policies = _policies(model, config, where)
-        ensure_causal(self.policies.model)
+            ensure_causal(model.eval())
+            self.policies = _policies(model, config, self.processes.device)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
-        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop)
-        self.optimizer = Optimizer(self.policies, config)
+        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
+        self.optimizer = Optimizer(self.policies, config, self.processes)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
         self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
-        wanted = config.feedback == "exact" if exact_check is None else ensure_flag("exact_check", exact_check)
-        self.exact = (
-            ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if wanted or config.feedback == "exact" else None
-        )
+        enumerated = config.exact_check or config.feedback == "exact"
+        self.exact = ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if enumerated else None
         self.out = None if out is None else ensure_folder("out", out)
+        self._spent = 0.0
+        self._begin: float | None = None
         self._rows: list[dict[str, Any]] = []
         self._writer: MetricsWriter | None = None
 
@@ -137,6 +146,39 @@ class NashTrainer:
         A step that fails leaves weights, generators and the position in the data as they were before.
         """
         return take_step(self)
+
+    def sample(self, prompts: Any = None, n: int = 1, *, view: str = "policy", seed: int = 0) -> list[list[Response]]:
+        """Return what a policy says: its own distribution, restricted and tempered as in training.
+
+        Parameters
+        ----------
+        prompts : list or path, optional
+            As in the constructor; None: the held-out ones.
+        n : int
+            Responses to each.
+        view : str
+            ``"policy"``, ``"reference"`` or ``"target"``.
+        seed : int
+            Of the draws; the generators of training are left alone.
+
+        Returns
+        -------
+        list of list of Response
+            A list for each prompt, with texts and token numbers.
+
+        Raises
+        ------
+        InputError
+            If there is no such view, or a prompt is none.
+        """
+        ensure_choice("view", view, self.policies.names)
+        asked = (
+            self.held_out if prompts is None else _encode(prompts, "prompts", self.policies.model, self.tokenizer, self.config)
+        )
+        generator = torch.Generator(device=self.policies.device).manual_seed(ensure_integer("seed", seed))
+        count = ensure_integer("n", n, 1)
+        found = self.estimator.texts(self.estimator.draw(asked, ((view, 1.0),), count, generator))
+        return [found[k : k + count] for k in range(0, len(found), count)]
 
     def evaluate(self) -> dict[str, Any]:
         """Return the measures of the policy on the held-out prompts, and of the exact check if there is one."""
@@ -160,26 +202,29 @@ class NashTrainer:
         ------
         InputError
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
+        OracleError
+            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
         self._open(ensure_flag("resume", resume))
-        begin = time.perf_counter()
+        self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
+        self._begin = time.perf_counter()
         try:
             with Interrupts() as interrupts:
                 self._evaluate_if_due()
-                while self.taken < self.config.steps and not interrupts.asked:
+                while self.taken < self.config.steps and not self.processes.any(interrupts.asked):
                     self._record(self.step(), "on_step")
                     self._evaluate_if_due()
-                    if self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
+                    if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException:
-            self._stop("interrupted", time.perf_counter() - begin)
+            self._stop("interrupted", alone=True)
             raise
         if self.taken < self.config.steps:
-            where = self._stop("interrupted", time.perf_counter() - begin)
+            where = self._stop("interrupted")
             raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
-        self._stop("done", time.perf_counter() - begin)
+        self._stop("done")
         return self.run
 
     @property
@@ -207,7 +252,10 @@ class NashTrainer:
         """
         if self.out is None:
             raise InputError("out must be given to save a checkpoint")
-        return checkpoint.save(self.out, self._checkpoint(), self.config.keep_checkpoints)
+        found = self._checkpoint()
+        if not self.processes.first:
+            return self.out
+        return checkpoint.save(self.out, found, self.config.keep_checkpoints)
 
     def load(self, path: Any) -> None:
         """Go back to a checkpoint; the next step has the bits that it had then.
@@ -221,7 +269,8 @@ class NashTrainer:
         """
         folder = Path(path)
         found = checkpoint.load(folder)
-        checkpoint.ensure_same(folder, found.state, self._json_config(), self._digests())
+        here = self._json_config() | {"processes": self.processes.count}
+        checkpoint.ensure_same(folder, found.state, here, self._digests())
         checkpoint.ensure_fits(self.policies.masters, found.policy, folder)
         checkpoint.ensure_fits(self.policies.shadow, found.target, folder)
         checkpoint.copy_to(self.policies.masters, found.policy)
@@ -230,9 +279,12 @@ class NashTrainer:
         self.policies.publish_target()
         self.optimizer.inner.load_state_dict(found.optimizer)
         self.torn = False
-        self.estimator.generator.set_state(found.generator)
-        self.estimator.voter.bit_generator.state = found.state["voter"]
+        rank = self.processes.rank
+        words = bytearray.fromhex(found.state["generators"][rank])
+        self.estimator.generator.set_state(torch.frombuffer(words, dtype=torch.uint8))
+        self.estimator.voter.bit_generator.state = found.state["voters"][rank]
         self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
+        self._spent = float(found.state["seconds"])
         self.stream = PromptStream(len(self.prompts), self.config.seed, position=int(found.state["position"]))
 
     def _checkpoint(self) -> checkpoint.Checkpoint:
@@ -240,8 +292,10 @@ class NashTrainer:
             "step": self.taken,
             "queries": self.queries,
             "tokens": self.tokens,
+            "seconds": self.seconds,
             "position": self.stream.position,
-            "voter": self.estimator.voter.bit_generator.state,
+            "voters": self.processes.gather(self.estimator.voter.bit_generator.state),
+            "generators": self.processes.gather(self.estimator.generator.get_state().numpy().tobytes().hex()),
             "config": self._json_config(),
             "fixed": self.config.fixed,
             "digests": self._digests(),
@@ -250,7 +304,6 @@ class NashTrainer:
             self.policies.masters,
             self.policies.shadow,
             self.optimizer.inner.state_dict(),
-            self.estimator.generator.get_state(),
             state,
         )
 
@@ -267,7 +320,11 @@ class NashTrainer:
     def _evaluate_if_due(self) -> None:
         """Evaluate at the start, when it is time, and at the end; not twice, as where a run goes on."""
         due = self.taken in (0, self.config.steps) or self._due(self.config.evaluate_every)
-        if due and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows):
+        if (
+            due
+            and self.processes.first
+            and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows)
+        ):
             self._record(self.evaluate(), "on_evaluation")
 
     def _record(self, metrics: dict[str, Any], event: str) -> None:
@@ -276,20 +333,25 @@ class NashTrainer:
             self._writer.write(metrics)
             self.torn = False
         self._rows.append(metrics)
-        for callback in self.callbacks:
+        self._call(event, metrics)
+
+    def _call(self, event: str, what: Any) -> None:
+        for callback in self.callbacks if self.processes.first else ():
             if hasattr(callback, event):
-                getattr(callback, event)(metrics)
+                getattr(callback, event)(what)
 
     def _open(self, resume: bool) -> None:
         """Go on from the newest checkpoint, or begin the folder."""
         if self.out is None:
             return
-        self._writer = MetricsWriter(self.out / "metrics.jsonl")
-        there = checkpoint.found(self.out)
-        if (there or self._writer.path.exists()) and not resume:
+        metrics, there = self.out / "metrics.jsonl", checkpoint.found(self.out)
+        if (there or metrics.exists()) and not resume:
             raise InputError(f"out {str(self.out)!r} has a run already: resume it (resume = True), or choose another folder")
         if there:
             self.load(there[-1])
+        if not self.processes.first:
+            return
+        self._writer = MetricsWriter(metrics)
         self._writer.truncate_after(self.taken if there else -1)
         self._rows = [record for _, record in read_lines(self._writer.path)]
         described = json.dumps(self._described(), indent=1, ensure_ascii=False) + "\n"
@@ -299,19 +361,35 @@ class NashTrainer:
     def _described(self) -> dict[str, Any]:
         return {"training": self._json_config(), "recipe": self.recipe}
 
-    def _stop(self, status: str, seconds: float) -> str:
-        """Save what there is, and return where, for a message."""
+    @property
+    def seconds(self) -> float:
+        """How long `fit` has run, that of the runs before this one went on included; 0 before."""
+        return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
+
+    def _stop(self, status: str, alone: bool = False) -> str:
+        """Save what there is, tell the callbacks, and return where it is, for a message.
+
+        A process that fails `alone` must not wait for the others.
+        """
+        where = self._keep(status, alone)
+        self._call("on_end", status)
+        return where
+
+    def _keep(self, status: str, alone: bool) -> str:
+        self._spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
-        if not self.torn:
+        if not (self.torn or (alone and self.processes.count > 1)):
             self.save()
+        if not self.processes.first:
+            return ""
         evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
         result = {
             "method": self.config.method,
             "beta": self.config.beta,
             "steps": self.taken,
             "status": status,
-            "seconds": seconds,
+            "seconds": self.seconds,
             "queries": self.queries,
             "tokens": self.tokens,
             "final": _finite(evaluations[-1]) if evaluations else None,

@@ -19,8 +19,9 @@ from nlhfsim.llm.oracles.wrappers import Batched, BothOrders, Cached, Noisy
 if TYPE_CHECKING:
     from nlhfsim.llm.oracles.judge import JudgeOracle
     from nlhfsim.llm.oracles.reward_model import RewardModelOracle
+    from nlhfsim.llm.oracles.served import ServedJudgeOracle
 
-_WITH_TORCH = {"JudgeOracle": "judge", "RewardModelOracle": "reward_model"}
+_WITH_TORCH = {"JudgeOracle": "judge", "RewardModelOracle": "reward_model", "ServedJudgeOracle": "served"}
 
 __all__ = [
     "Batched",
@@ -37,6 +38,7 @@ __all__ = [
     "Response",
     "RewardModelOracle",
     "ScoreOracle",
+    "ServedJudgeOracle",
     "Verdicts",
     "ask",
     "rock_paper_scissors",
