@@ -116,8 +116,8 @@ class NashTrainer:
         _check_tokens(model, config)
         if getattr(model, "nlhfsim_steps", 0):
             warnings.warn(
-                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of this "
-                "one: give each trainer a model of its own",
+                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of "
+                "this one: give each trainer a model of its own",
                 NlhfsimWarning,
                 stacklevel=2,
             )
@@ -308,7 +308,7 @@ class NashTrainer:
         )
 
     def _json_config(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict() | self.config.parameters))
         return found
 
     def _digests(self) -> dict[str, str]:
