@@ -5,7 +5,6 @@ Responses beat each other in a circle of classes, 0.9 to 0.1, plus a part that i
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from typing import Any, NamedTuple
@@ -72,10 +71,16 @@ def play(marks: int = 4, **given: Any) -> Played:
     """
     torch.set_num_threads(1)
     config = NashConfig(
-        max_new_tokens=3, stop_tokens=(), prompts_per_step=3, schedule="linear", evaluate_every=given["steps"] // marks, **given
+        max_new_tokens=3,
+        stop_tokens=(),
+        prompts_per_step=3,
+        schedule="linear",
+        evaluate_every=given["steps"] // marks,
+        exact_check=True,
+        **given,
     )
     oracle = oracles.MatrixOracle(preferences(), RESPONSES)
-    trainer = NashTrainer(model(), None, oracle, PROMPTS, dataclasses.replace(config, exact_check=True))
+    trainer = NashTrainer(model(), None, oracle, PROMPTS, config)
     begin, before = time.perf_counter(), time.process_time()
     run = trainer.fit()
     spent = time.perf_counter() - begin, time.process_time() - before
