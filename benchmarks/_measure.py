@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 PACKAGES = ("nlhfsim", "numpy", "scipy", "numba", "cvxpy", "clarabel", "highspy") + (
     "jax",
     "torch",
+    "transformers",
+    "trl",
     "open_spiel",
     "quantecon",
     "nashpy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -62,6 +63,25 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:  # the disk is in trouble already, and the sentence about that is what counts
         pass
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or holds none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{str(path)!r} must hold one JSON object")
+    return found
 
 
 def jsonable(value: Any) -> Any:

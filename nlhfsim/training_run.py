@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.errors import Array, DataError, MissingExtraError, ensure_choice
+from nlhfsim.files import read_object
 from nlhfsim.provenance import FILE as PROVENANCE
 from nlhfsim.tables import show
 
@@ -173,28 +174,16 @@ def load_run(folder: str | Path) -> TrainingRun:
         raise DataError(f"folder {str(path)!r} is not there; give one that a training run writes")
     if not (path / CONFIG).is_file():
         raise DataError(f"folder {str(path)!r} holds no {CONFIG}, as a training run writes it")
-    about = _object(path / CONFIG)
+    about = read_object(path / CONFIG)
     config, recipe = about.get("training"), about.get("recipe")
     if not isinstance(config, dict) or not (recipe is None or isinstance(recipe, dict)):
         raise DataError(f"{str(path / CONFIG)!r} is not of a training run: it must have the object 'training'")
     found = {name: _columns(records) for name, records in _read_metrics(path / METRICS).items()}
-    result, origin = (_object(path / name) if (path / name).is_file() else {} for name in (RESULT, PROVENANCE))
+    result, origin = (read_object(path / name) if (path / name).is_file() else {} for name in (RESULT, PROVENANCE))
     run = TrainingRun(path, "unfinished", config, recipe, result, origin, **found)
     # A run that goes on after an interruption has the result of that until it ends.
     steps = result.get("steps")
     return replace(run, status=str(result.get("status"))) if isinstance(steps, int) and run.last_step <= steps else run
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{str(path)!r} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{str(path)!r} must hold one JSON object")
-    return found
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

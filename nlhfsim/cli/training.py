@@ -15,9 +15,10 @@ import numpy as np
 from nlhfsim.cli import inputs, output
 from nlhfsim.errors import NlhfsimWarning, OracleError
 from nlhfsim.tables import show
-from nlhfsim.training_run import SHOWN, TrainingRun, load_run
+from nlhfsim.training_run import TrainingRun, load_run
 
-_SEEN = ("win_rate_reference", "kl_reference", "exploitability")
+_SEEN = {"win_rate_reference": "win rate", "kl_reference": "KL", "exploitability": "E_beta"}
+"""What the line shows of the last evaluation, and in words as short as a terminal is narrow."""
 
 
 def train_model(
@@ -57,7 +58,7 @@ def train_model(
     except OracleError as stop:
         if folder is None:
             raise
-        raise OracleError(f"{stop}; saved in {str(folder)!r}, the same command goes on from there") from None
+        raise OracleError(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
     if folder is not None:
         _draw(run, folder)
     if as_json:
@@ -154,7 +155,7 @@ class Line:
     def on_evaluation(self, metrics: Mapping[str, Any]) -> None:
         """Keep what was measured for the next lines."""
         found = {name: metrics.get(name) for name in _SEEN}
-        self._seen = [f"{SHOWN[name]} {show(value)}" for name, value in found.items() if value is not None]
+        self._seen = [f"{_SEEN[name]} {value:.3g}" for name, value in found.items() if value is not None]
 
     def on_step(self, metrics: Mapping[str, Any]) -> None:
         """Say where the run is."""

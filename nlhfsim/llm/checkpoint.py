@@ -23,7 +23,7 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
 _WEIGHTS = {"policy": "policy.safetensors", "target": "target.safetensors"}
 _MEMORY, _STATE = "optimizer.pt", "state.json"
-STATE = ("step", "queries", "tokens", "seconds", "position", "voter", "config", "fixed", "digests")
+STATE = ("step", "queries", "tokens", "seconds", "position", "voters", "generators", "config", "fixed", "digests")
 """What `Checkpoint.state` has."""
 REMOVE = "remove it to go on from an older one"
 
@@ -37,16 +37,14 @@ class Checkpoint(NamedTuple):
         Master weights and shadow by name, on the CPU; a method without a target has none.
     optimizer : dict
         The optimizer's memory.
-    generator : torch.Tensor
-        State of the sampler's generator.
     state : dict
-        Step, position in the data, counters, the voter's generator, and the digests of configuration and reference.
+        Step, position in the data, counters, the states of every process's generators, and the digests of configuration and
+        reference.
     """
 
     policy: Mapping[str, Tensor]
     target: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    generator: Tensor
     state: Mapping[str, Any]
 
 
@@ -67,7 +65,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for name, weights in (("policy", checkpoint.policy), ("target", checkpoint.target)):
             if weights:
                 save_file({key: value.detach().contiguous() for key, value in weights.items()}, partial / _WEIGHTS[name])
-        torch.save({"optimizer": checkpoint.optimizer, "generator": checkpoint.generator}, partial / _MEMORY)
+        torch.save(checkpoint.optimizer, partial / _MEMORY)
         (partial / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
         _flush(partial)
         if final.exists():
@@ -104,7 +102,7 @@ def load(path: Path) -> Checkpoint:
             raise KeyError(f"{_STATE} has no {', '.join(lacking)}")
         weights = {name: load_file(path / file) if (path / file).exists() else {} for name, file in _WEIGHTS.items()}
         memory = torch.load(path / _MEMORY, map_location="cpu", weights_only=True)
-        return Checkpoint(weights["policy"], weights["target"], memory["optimizer"], memory["generator"], state)
+        return Checkpoint(weights["policy"], weights["target"], memory, state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"checkpoint {str(path)!r} cannot be read: {said[0]}; {REMOVE}") from error
@@ -118,8 +116,8 @@ def ensure_same(path: Path, state: Mapping[str, Any], config: Mapping[str, Any],
     InputError
         Naming every field that differs.
     """
-    theirs = state.get("config", {})
-    differing = [key for key in config if key in theirs and theirs[key] != config[key] and key in state["fixed"]]
+    theirs = state["config"] | {"processes": len(state["generators"])}
+    differing = [key for key in config if key in theirs and theirs[key] != config[key] and key in (*state["fixed"], "processes")]
     if differing:
         said = ", ".join(f"{key} = {theirs[key]} there, {config[key]} here" for key in differing)
         raise InputError(f"checkpoint {str(path)!r} is of another configuration: {said}; take another folder, or the same values")

@@ -18,6 +18,7 @@ from nlhfsim.llm.losses import gains_against, pair_loss, token_kl_loss
 from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response, ask
 from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.sampling import Limits, Mixture, sample
 
 
@@ -82,6 +83,11 @@ class Sums(NamedTuple):
     log_target: float | None
 
 
+def _seed_of(seed: int, rank: int) -> int:
+    """Return the seed of a process's sampler; alone, the seed itself."""
+    return seed if rank == 0 else int(np.random.SeedSequence(seed, spawn_key=(2, rank)).generate_state(1)[0])
+
+
 class Estimator:
     """Draws, asks and differentiates for one configuration.
 
@@ -97,16 +103,26 @@ class Estimator:
         From lists of token numbers to texts.
     stop_tokens : tuple of int
         Tokens that end a response.
+    processes : Processes
+        Those that train together.
     """
 
     def __init__(
-        self, policies: Policies, oracle: PreferenceOracle, config: NashConfig, decode: Any, stop_tokens: tuple[int, ...]
+        self,
+        policies: Policies,
+        oracle: PreferenceOracle,
+        config: NashConfig,
+        decode: Any,
+        stop_tokens: tuple[int, ...],
+        processes: Processes,
     ) -> None:
         self.policies, self.oracle, self.config, self.decode = policies, oracle, config, decode
+        self.processes = processes
         self.space = TokenSpace.of(config.temperature, config.allowed_tokens, policies.device)
         self.limits = Limits(config.max_new_tokens, stop_tokens, config.top_k, config.top_p)
-        self.generator = torch.Generator(device=policies.device).manual_seed(config.seed)
-        self.voter = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(1,))))
+        self.generator = torch.Generator(device=policies.device).manual_seed(_seed_of(config.seed, processes.rank))
+        key = (1, processes.rank) if processes.rank else (1,)
+        self.voter = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=key)))
         self.clock = Clock(device=policies.device)
 
     def draw(
@@ -207,20 +223,21 @@ class Estimator:
         centred, valid = labels.centred, labels.valid
         if labels.against_others:
             centred, valid = gains_against(centred, valid)
-        pairs = max(1, int(valid.sum()))
+        pairs, count = (max(1, int(n)) for n in self.processes.sums(int(valid.sum()), len(responses)))
         at_once = self.config.micro_batch_prompts or prompts
         sums: list[Sums] = []
         for k in range(0, prompts, at_once):
             part = responses.rows(slice(k * group, (k + at_once) * group))
-            sums.append(self._micro_batch(part, centred[k : k + at_once], valid[k : k + at_once], pairs, len(responses)))
+            sums.append(self._micro_batch(part, centred[k : k + at_once], valid[k : k + at_once], pairs, count))
             if collect is not None:
                 collect()
-        return Sums(
+        totals = self.processes.sums(
             sum(part.loss for part in sums),
             sum(part.log_policy for part in sums),
             sum(part.log_reference for part in sums),
-            sum(part.log_target or 0.0 for part in sums) if self.config.pull > 0 else None,
+            sum(part.log_target or 0.0 for part in sums),
         )
+        return Sums(totals[0], totals[1], totals[2], totals[3] if self.config.pull > 0 else None)
 
     def _micro_batch(self, responses: Responses, centred: Tensor, valid: Tensor, pairs: int, count: int) -> Sums:
         config, shape = self.config, centred.shape[:2]

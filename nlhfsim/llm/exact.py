@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 from nlhfsim.equilibrium import Equilibrium, solve
 from nlhfsim.errors import Array, InputError, SizeError
 from nlhfsim.games import PreferenceGame
@@ -22,6 +21,7 @@ from nlhfsim.games.responses import exploitability
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
+from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import Prompt, ask
 from nlhfsim.llm.sampling import Mixture, pad_left
 
@@ -138,13 +138,16 @@ class ExactGame:
 
     def log_mixture(self, mixture: Mixture) -> Array:
         """Return the log-probability of every response under a mixture, normalized token by token as it is sampled."""
-        at_once = self.estimator.config.micro_batch_prompts or self.estimator.config.prompts_per_step
-        parts = []
+        n, parts = len(self.responses), []
+        at_once = max(1, LARGEST // n)
         for begin in range(0, len(self.prompts), at_once):
-            with torch.no_grad():
+            with torch.no_grad(), advice_on("enumeration"):
                 found = self.estimator.log_probabilities(mixture, self.batch(self.prompts[begin : begin + at_once]))
-            parts.append(found.double().cpu().numpy())
-        logs = np.concatenate(parts).reshape(len(self.prompts), -1)
+                parts.append(found.double().cpu().numpy().reshape(-1, n))
+        logs = np.concatenate(parts)
+        if np.isnan(logs).any():
+            rate = self.estimator.config.learning_rate
+            raise InputError(f"the policy's probabilities are no numbers any more: lower learning_rate = {rate:g}")
         return np.asarray(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
 
     def report(self) -> dict[str, float]:
@@ -196,18 +199,20 @@ class ExactGame:
         ascent = self.ascent(index, opponents, logs)
         weights = np.exp(logs if drawn == POLICY else self.log_mixture(drawn))[list(index)]
         at_once = self.estimator.config.micro_batch_prompts or len(index)
-        total = 0.0
+        processes, total = self.estimator.processes, 0.0
+        [count] = processes.sums(len(index))
         for begin in range(0, len(index), at_once):
             part = slice(begin, begin + at_once)
             responses = self.batch([self.prompts[k] for k in index[part]])
-            with self.estimator.policies.training() as model:
-                sums = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
-            loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / len(index)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with advice_on("training"):
+                with self.estimator.policies.training() as model:
+                    sums = self.estimator.score_with(model, responses).sums.view(-1, len(self.responses))
+                loss = exact_loss(sums, _like(weights[part], sums), _like(ascent[part], sums)) / count
+                loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             if collect is not None:
                 collect()
-        return total
+        return processes.sums(total)[0]
 
     def _preferences(self) -> Array:
         """Ask for all pairs of responses to every prompt; equal responses are ½, and each pair is asked in one order."""

@@ -15,6 +15,7 @@ _ADVICE = {
     "scoring": "lower micro_batch_prompts (prompts scored at once), logprob_chunk or group_size",
     "training": "lower micro_batch_prompts, logprob_chunk or group_size, set activation_checkpointing = True, or take precision "
     "= 'bfloat16'",
+    "enumeration": "set allowed_tokens, or lower max_new_tokens or logprob_chunk",
     "optimizer": "take optimizer = 'sgd', which remembers nothing, or a smaller model",
     "evaluation": "lower micro_batch_prompts or logprob_chunk, or give fewer held-out prompts",
     "loading": "take a smaller model, or precision = 'bfloat16'",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.processes import Processes
 
 
 def learning_rate(config: NashConfig, taken: int) -> float:
@@ -38,11 +39,11 @@ def learning_rate(config: NashConfig, taken: int) -> float:
 class Optimizer:
     """Steps on the master weights of a policy.
 
-    Gradients of micro-batches are added up in the precision of the masters.
+    Gradients of micro-batches, and of processes, are added up in the precision of the masters.
     """
 
-    def __init__(self, policies: Policies, config: NashConfig) -> None:
-        self.policies, self.config = policies, config
+    def __init__(self, policies: Policies, config: NashConfig, processes: Processes) -> None:
+        self.policies, self.config, self.processes = policies, config, processes
         weights = list(policies.masters.values())
         if config.optimizer == "adamw":
             self.inner: Any = torch.optim.AdamW(
@@ -68,6 +69,7 @@ class Optimizer:
     def step(self, taken: int) -> tuple[float, float]:
         """Do a step with the gradients that are there and clear them; return their norm before clipping, and the rate."""
         weights = [weight for weight in self.policies.masters.values() if weight.grad is not None]
+        self.processes.add_up(_gradient(weight) for weight in weights)
         limit = math.inf if self.config.gradient_clip is None else self.config.gradient_clip
         norm = float(torch.nn.utils.get_total_norm([_gradient(weight) for weight in weights]))
         if not math.isfinite(norm):

@@ -35,7 +35,7 @@ def take_step(trainer: NashTrainer) -> dict[str, Any]:
     voter = estimator.voter.bit_generator.state
     counts = trainer.queries, trainer.tokens
     try:
-        index = trainer.stream.take(config.prompts_per_step)
+        index = trainer.processes.share(trainer.stream.take(config.prompts_per_step))
         found = exact_gradient(trainer, index) if config.feedback == "exact" else sampled_gradient(trainer, index)
         norm, rate = 0.0, 0.0
         if found.pop("usable", True):
@@ -69,28 +69,27 @@ def _not_finite(trainer: NashTrainer) -> str:
     )
 
 
-def exact_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> dict[str, Any]:
+def exact_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, Any]:
     """Put the expected gradient on some prompts into the weights."""
     method, given, exact = methods.get(trainer.config.method), trainer.config.parameters, trainer.exact
     assert exact is not None
-    rows = [int(k) for k in index]
     drawn = mixture_of(method.mixing(given))
     with trainer.estimator.clock.phase("policy"):
         opponents = exact.log_mixture(drawn if method.opponent_mixing is None else mixture_of(method.opponent_mixing(given)))
         if method.half_step:
             with _and_back(trainer):
-                exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
+                exact.backward(index, opponents, drawn, trainer.optimizer.collect)
                 trainer.optimizer.step(trainer.taken)
                 opponents = exact.log_policy()
-        loss = exact.backward(rows, opponents, drawn, trainer.optimizer.collect)
+        loss = exact.backward(index, opponents, drawn, trainer.optimizer.collect)
     return {"loss": loss, "queries": trainer.queries, "tokens": trainer.tokens}
 
 
-def sampled_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) -> dict[str, Any]:
+def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, Any]:
     """Put an estimate of the gradient on some prompts into the weights."""
     config, estimator, optimizer = trainer.config, trainer.estimator, trainer.optimizer
     method, given, group = methods.get(config.method), config.parameters, config.group_size
-    prompts = [trainer.prompts[int(k)] for k in index]
+    prompts = [trainer.prompts[k] for k in index]
     responses = estimator.draw(prompts, mixture_of(method.mixing(given)), group * (2 if method.half_step else 1))
     opponents = None
     if method.opponent_mixing is not None:
@@ -98,25 +97,25 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int] | np.ndarray) ->
     if method.half_step:
         first, responses = _halves(responses, group)
         with _and_back(trainer):
-            _count(trainer, first, labels := estimator.judge(prompts, first))
-            if _usable(labels):
+            _count(trainer, first, None, labels := estimator.judge(prompts, first))
+            if _usable(trainer, labels):
                 estimator.backward(first, labels, optimizer.collect)
                 optimizer.step(trainer.taken)
             opponents = estimator.draw(prompts, mixture_of(0.0), group)
     labels = estimator.judge(prompts, responses, opponents)
-    _count(trainer, responses, labels)
-    if opponents is not None:
-        trainer.tokens += int(opponents.mask.sum())
+    _count(trainer, responses, opponents, labels)
     found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
-    if _usable(labels):
+    if _usable(trainer, labels):
         return found
     optimizer.clear()
     return found | {"usable": False, "loss": math.nan}
 
 
-def _usable(labels: Labels) -> bool:
-    """Return whether one pair has a verdict, or met opponents of which it has: else there is no gradient."""
-    return bool((gains_against(labels.centred, labels.valid)[1] if labels.against_others else labels.valid).any())
+def _usable(trainer: NashTrainer, labels: Labels) -> bool:
+    """Return whether the verdicts give a gradient: one is there, and if opponents are others, two responses met some."""
+    counted = gains_against(labels.centred, labels.valid)[1] if labels.against_others else labels.valid
+    nothing = labels.asked > 0 and labels.invalid == labels.asked
+    return trainer.processes.any(bool(counted.any()) and not nothing)
 
 
 @contextmanager
@@ -137,23 +136,34 @@ def _halves(responses: Responses, group: int) -> tuple[Responses, Responses]:
     return responses.rows(number < group), responses.rows(number >= group)
 
 
-def _count(trainer: NashTrainer, responses: Responses, labels: Labels) -> None:
-    trainer.queries += labels.asked
-    trainer.tokens += int(responses.mask.sum())
+def _count(trainer: NashTrainer, responses: Responses, opponents: Responses | None, labels: Labels) -> None:
+    tokens = int(responses.mask.sum()) + (int(opponents.mask.sum()) if opponents is not None else 0)
+    asked, made = trainer.processes.sums(labels.asked, tokens)
+    trainer.queries += int(asked)
+    trainer.tokens += int(made)
 
 
 def _metrics(trainer: NashTrainer, responses: Responses, labels: Labels, sums: Sums) -> dict[str, Any]:
-    tokens = int(responses.mask.sum())
+    """Return the measures of a step's draws, over all processes."""
     chances = np.clip(labels.probabilities, 1e-300, 1.0)
     against = np.clip(1 - labels.probabilities, 1e-300, 1.0)
     entropies = -(chances * np.log(chances) + against * np.log(against))
+    tokens, count, ended, asked, invalid, entropy, answered = trainer.processes.sums(
+        int(responses.mask.sum()),
+        len(responses),
+        int(responses.ended.sum()),
+        labels.asked,
+        labels.invalid,
+        float(entropies.sum()),
+        len(entropies),
+    )
     return {
         "loss": sums.loss,
-        "length": tokens / len(responses),
-        "entropy": -sums.log_policy * len(responses) / tokens,
-        "label_entropy": float(entropies.mean()) if len(entropies) else float("nan"),
-        "invalid": labels.invalid / max(1, labels.asked),
-        "ended": float(responses.ended.float().mean()),
+        "length": tokens / count,
+        "entropy": -sums.log_policy * count / tokens,
+        "label_entropy": entropy / answered if answered else math.nan,
+        "invalid": invalid / max(1.0, asked),
+        "ended": ended / count,
         "kl_reference": sums.log_policy - sums.log_reference,
         "kl_target": None if sums.log_target is None else sums.log_policy - sums.log_target,
         "queries": trainer.queries,

@@ -34,6 +34,7 @@ from nlhfsim.llm.model import (
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.llm.oracles import PreferenceOracle, Prompt
 from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream, encode_prompts, read_prompts
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
 from nlhfsim.llm.steps import take_step
@@ -65,9 +66,10 @@ class NashTrainer:
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
         Objects with ``on_step(metrics)``, ``on_evaluation(metrics)``, ``on_begin(run)`` or ``on_end(status)``, all optional:
-        `nlhfsim.llm.trackers` are some, and say what a run is.
+        `nlhfsim.llm.trackers` are some, and say what a run is. Of several processes the first calls them.
     device : str or torch.device, optional
-        Default: a GPU if there is one.
+        Default: a GPU if there is one. Started by ``accelerate launch`` or ``torchrun``, each process takes its own, and its
+        share of a step's prompts.
 
     Raises
     ------
@@ -115,13 +117,13 @@ class NashTrainer:
         if held_out is not None:
             self.held_out = _encode(held_out, "held_out", model, self.tokenizer, config)
         _check_tokens(model, config)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.processes = Processes(device)
         with advice_on("loading"):
-            self.policies = _policies(model, config, where)
+            self.policies = _policies(model, config, self.processes.device)
         ensure_causal(self.policies.model)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
-        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop)
-        self.optimizer = Optimizer(self.policies, config)
+        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
+        self.optimizer = Optimizer(self.policies, config, self.processes)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
         self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
@@ -165,7 +167,8 @@ class NashTrainer:
         InputError
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
         OracleError
-            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there.
+            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
+            several processes none waits for the others: what is saved is the newest checkpoint.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
@@ -175,13 +178,13 @@ class NashTrainer:
         try:
             with Interrupts() as interrupts:
                 self._evaluate_if_due()
-                while self.taken < self.config.steps and not interrupts.asked:
+                while self.taken < self.config.steps and not self.processes.any(interrupts.asked):
                     self._record(self.step(), "on_step")
                     self._evaluate_if_due()
                     if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException:
-            self._stop("interrupted")
+            self._stop("interrupted", alone=True)
             raise
         if self.taken < self.config.steps:
             where = self._stop("interrupted")
@@ -214,7 +217,10 @@ class NashTrainer:
         """
         if self.out is None:
             raise InputError("out must be given to save a checkpoint")
-        return checkpoint.save(self.out, self._checkpoint(), self.config.keep_checkpoints)
+        found = self._checkpoint()
+        if not self.processes.first:
+            return self.out
+        return checkpoint.save(self.out, found, self.config.keep_checkpoints)
 
     def load(self, path: Any) -> None:
         """Go back to a checkpoint; the next step has the bits that it had then.
@@ -228,7 +234,8 @@ class NashTrainer:
         """
         folder = Path(path)
         found = checkpoint.load(folder)
-        checkpoint.ensure_same(folder, found.state, self._json_config(), self._digests())
+        here = self._json_config() | {"processes": self.processes.count}
+        checkpoint.ensure_same(folder, found.state, here, self._digests())
         checkpoint.ensure_fits(self.policies.masters, found.policy, folder)
         checkpoint.ensure_fits(self.policies.shadow, found.target, folder)
         checkpoint.copy_to(self.policies.masters, found.policy)
@@ -237,8 +244,10 @@ class NashTrainer:
         self.policies.publish_target()
         self.optimizer.inner.load_state_dict(found.optimizer)
         self.torn = False
-        self.estimator.generator.set_state(found.generator)
-        self.estimator.voter.bit_generator.state = found.state["voter"]
+        rank = self.processes.rank
+        words = bytearray.fromhex(found.state["generators"][rank])
+        self.estimator.generator.set_state(torch.frombuffer(words, dtype=torch.uint8))
+        self.estimator.voter.bit_generator.state = found.state["voters"][rank]
         self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
         self._spent = float(found.state["seconds"])
         self.stream = PromptStream(len(self.prompts), self.config.seed, position=int(found.state["position"]))
@@ -250,7 +259,8 @@ class NashTrainer:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "position": self.stream.position,
-            "voter": self.estimator.voter.bit_generator.state,
+            "voters": self.processes.gather(self.estimator.voter.bit_generator.state),
+            "generators": self.processes.gather(self.estimator.generator.get_state().numpy().tobytes().hex()),
             "config": self._json_config(),
             "fixed": self.config.fixed,
             "digests": self._digests(),
@@ -259,7 +269,6 @@ class NashTrainer:
             self.policies.masters,
             self.policies.shadow,
             self.optimizer.inner.state_dict(),
-            self.estimator.generator.get_state(),
             state,
         )
 
@@ -276,7 +285,11 @@ class NashTrainer:
     def _evaluate_if_due(self) -> None:
         """Evaluate at the start, when it is time, and at the end; not twice, as where a run goes on."""
         due = self.taken in (0, self.config.steps) or self._due(self.config.evaluate_every)
-        if due and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows):
+        if (
+            due
+            and self.processes.first
+            and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows)
+        ):
             self._record(self.evaluate(), "on_evaluation")
 
     def _record(self, metrics: dict[str, Any], event: str) -> None:
@@ -288,7 +301,7 @@ class NashTrainer:
         self._call(event, metrics)
 
     def _call(self, event: str, what: Any) -> None:
-        for callback in self.callbacks:
+        for callback in self.callbacks if self.processes.first else ():
             if hasattr(callback, event):
                 getattr(callback, event)(what)
 
@@ -296,12 +309,14 @@ class NashTrainer:
         """Go on from the newest checkpoint, or begin the folder."""
         if self.out is None:
             return
-        self._writer = MetricsWriter(self.out / "metrics.jsonl")
-        there = checkpoint.found(self.out)
-        if (there or self._writer.path.exists()) and not resume:
+        metrics, there = self.out / "metrics.jsonl", checkpoint.found(self.out)
+        if (there or metrics.exists()) and not resume:
             raise InputError(f"out {str(self.out)!r} has a run already: resume it (resume = True), or choose another folder")
         if there:
             self.load(there[-1])
+        if not self.processes.first:
+            return
+        self._writer = MetricsWriter(metrics)
         self._writer.truncate_after(self.taken if there else -1)
         self._rows = [record for _, record in read_lines(self._writer.path)]
         described = json.dumps(self._described(), indent=1, ensure_ascii=False) + "\n"
@@ -316,18 +331,23 @@ class NashTrainer:
         """How long `fit` has run, that of the runs before this one went on included; 0 before."""
         return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
-    def _stop(self, status: str) -> str:
-        """Save what there is, tell the callbacks, and return where it is, for a message."""
-        where = self._keep(status)
+    def _stop(self, status: str, alone: bool = False) -> str:
+        """Save what there is, tell the callbacks, and return where it is, for a message.
+
+        A process that fails `alone` must not wait for the others.
+        """
+        where = self._keep(status, alone)
         self._call("on_end", status)
         return where
 
-    def _keep(self, status: str) -> str:
+    def _keep(self, status: str, alone: bool) -> str:
         self._spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
-        if not self.torn:
+        if not (self.torn or (alone and self.processes.count > 1)):
             self.save()
+        if not self.processes.first:
+            return ""
         evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
         result = {
             "method": self.config.method,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import DataError
+from nlhfsim.files import read_object
 from nlhfsim.provenance import FILE
 from nlhfsim.training_run import TrainingRun, is_training, load_run
 
@@ -73,24 +73,12 @@ class Folder:
         if not (path / "result.json").exists():
             unfinished = "; the sweep in it is not finished" if (path / "sweep.json").exists() else ""
             raise DataError(f"folder {str(path)!r} holds no result.json, as a command writes it with --out{unfinished}")
-        result = _object(path / "result.json")
+        result = read_object(path / "result.json")
         kind = next((words for key, words in _KINDS.items() if key in result), None)
         if kind is None:
             raise DataError(f"{str(path / 'result.json')!r} is not a result of nlhfsim: it has none of {', '.join(_KINDS)}")
-        provenance = next((_object(path / name) for name in (FILE, "sweep.json") if (path / name).exists()), {})
+        provenance = next((read_object(path / name) for name in (FILE, "sweep.json") if (path / name).exists()), {})
         return cls(path, kind, result, provenance, tuple(_pictures(path)))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{str(path)!r} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{str(path)!r} must hold one JSON object")
-    return found
 
 
 def _pictures(path: Path) -> list[tuple[Path, str]]:

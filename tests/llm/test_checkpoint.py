@@ -57,7 +57,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def crashed(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
     """Train until a step, and leave the folder as it is then: nothing is saved on the way out."""
     with monkeypatch.context() as patched:
-        patched.setattr(NashTrainer, "_stop", lambda *_: "")
+        patched.setattr(NashTrainer, "_stop", lambda *_, **__: "")
         with pytest.raises(Crash):
             train_on(out=folder, callbacks=[At(step, crash)], **given).fit()
 
@@ -95,12 +95,16 @@ def test_a_resumed_run_has_the_same_bits(name: str, tmp_path: Path, monkeypatch:
 
 
 LOST = {
-    "generator": lambda found: found._replace(generator=torch.Generator().manual_seed(99).get_state()),
+    "generator": lambda found: found._replace(state=found.state | {"generators": [fresh_generator()]}),
     "position": lambda found: found._replace(state=found.state | {"position": 0}),
     "target": lambda found: found._replace(target=found.policy),
     "memory": lambda found: found._replace(optimizer=found.optimizer | {"state": {}}),
-    "voter": lambda found: found._replace(state=found.state | {"voter": fresh_voter()}),
+    "voter": lambda found: found._replace(state=found.state | {"voters": [fresh_voter()]}),
 }
+
+
+def fresh_generator() -> str:
+    return torch.Generator().manual_seed(99).get_state().numpy().tobytes().hex()
 
 
 def fresh_voter() -> Any:
@@ -244,7 +248,9 @@ def test_a_record_that_cannot_be_written(step: int, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("step", [3, 6])
-def test_an_evaluation_that_fails_is_done_when_the_run_goes_on(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_that_fails_is_done_when_the_run_goes_on(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = undisturbed(tmp_path / "whole", **EVERY)
     evaluate = NashTrainer.evaluate
     with monkeypatch.context() as patched:
@@ -305,7 +311,10 @@ def test_a_half_written_checkpoint_is_none(tmp_path: Path) -> None:
 
 
 STRANGERS: dict[str, tuple[dict[str, Any], str]] = {
-    "fields": ({"beta": 0.3, "seed": 4}, r"of another configuration: beta = 0\.1 there, 0\.3 here, seed = 0 there, 4 here; take "),
+    "fields": (
+        {"beta": 0.3, "seed": 4},
+        r"of another configuration: beta = 0\.1 there, 0\.3 here, seed = 0 there, 4 here; take ",
+    ),
     "tuples": ({"stop_tokens": (2,)}, r"stop_tokens = \[\] there, \[2\] here"),
     "schedule": ({"schedule": "linear"}, "schedule = constant there, linear here"),
     "model": ({"model": gpt2(seed=1)}, "is of other model: take another folder, or the same model"),

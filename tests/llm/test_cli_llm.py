@@ -250,7 +250,7 @@ def test_the_line_says_where_the_run_is() -> None:
     line.on_step({"step": 32, "generation_tokens_per_second": 1234.5})
     assert said == [
         "step 31 of 50, 3 min left",
-        "step 32 of 50, wins over reference 0.625, KL to reference 1.5, 1234 tokens/s, 3 min left",
+        "step 32 of 50, win rate 0.625, KL 1.5, 1234 tokens/s, 3 min left",
     ]
     assert [duration(seconds) for seconds in (5.4, 99, 101, 5900, 7260)] == ["5 s", "99 s", "2 min", "98 min", "2 h 1 min"]
 

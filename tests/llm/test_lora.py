@@ -159,6 +159,8 @@ def test_bad_adapters() -> None:
     """Names that the model does not have, and fields that belong together."""
     with pytest.raises(InputError, match="lora_modules = .*'nowhere'.* names no layer of the model"):
         trainer_of(qwen2(), lora_modules=("nowhere",))
+    with pytest.raises(InputError, match="lm_head.*names the embedding or the output layer"):
+        trainer_of(qwen2(), lora_modules=["q_proj", "lm_head"])
     assert len(trainer_of(qwen2(), lora_modules=["q_proj"]).policies.masters) == 4
     with pytest.raises(InputError, match="lora_alpha = 8.0 belongs to lora_rank"):
         NashConfig(lora_alpha=8)

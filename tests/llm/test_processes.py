@@ -1,0 +1,96 @@
+"""Two processes train as one does: the same gradient, the same weights, whole checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nlhfsim.errors import MissingExtraError
+from nlhfsim.llm.processes import Processes
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What one process and two found, by their number; and where."""
+    results: dict[int, dict[str, Any]] = {}
+    for count in (1, 2):
+        folder = tmp_path_factory.mktemp(f"processes-{count}")
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if count == 2 else []
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]),
+        }
+        command = [sys.executable, *launch, str(HERE / "two_processes.py"), str(folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[count] = json.loads((folder / "found.json").read_text()) | {"folder": folder}
+    return results
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equal to rounding in float64."""
+    return bool(np.abs(np.array(one) - np.array(other)).max() < 1e-11)
+
+
+@pytest.mark.parametrize("estimator", ["pair", "token"])
+def test_the_gradient_of_given_responses(found: dict[int, dict[str, Any]], estimator: str) -> None:
+    """Pairs without a verdict are not spread evenly over the processes; both estimators of KL."""
+    assert close(found[1][estimator]["gradient"], found[2][estimator]["gradient"])
+    assert close(found[1][estimator]["loss"], found[2][estimator]["loss"])
+    assert np.abs(found[1][estimator]["gradient"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["nash_prox", "extragradient"])
+def test_the_weights_after_exact_steps(found: dict[int, dict[str, Any]], method: str) -> None:
+    """Three steps of Adam, with a target and with half steps."""
+    assert np.abs(np.array(found[1][method]) - np.array(found[2][method])).max() < 1e-6
+
+
+def test_each_process_draws_its_own(found: dict[int, dict[str, Any]]) -> None:
+    """And all of it is counted."""
+    assert found[2]["counts"][0] == found[2]["counts"][3] == 2
+    assert found[2]["counts"][2] == found[1]["counts"][2] == 3 * 4 * 4 * 2
+    assert not close(found[1]["whole"], found[2]["whole"])
+
+
+def test_two_processes_resume_to_the_bit(found: dict[int, dict[str, Any]]) -> None:
+    """The generators of both are in the checkpoint; only the first process writes."""
+    for count in (1, 2):
+        assert found[count]["whole"] == found[count]["resumed"]
+    folder = found[2]["folder"] / "resumed"
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in steps if row["kind"] == "step"] == [2, 3]
+    assert (folder / "model" / "model.safetensors").exists() and json.loads((folder / "result.json").read_text())[
+        "status"
+    ] == "done"
+
+
+def test_too_few_prompts(found: dict[int, dict[str, Any]]) -> None:
+    """A process without a prompt is refused."""
+    assert "prompts_per_step = 1 must be at least 2, the number of processes" in found[2]["few"]
+
+
+def test_a_checkpoint_of_two_is_refused_by_one(found: dict[int, dict[str, Any]]) -> None:
+    """It lacks the other's generator."""
+    from two_processes import trainer_of
+
+    with pytest.raises(ValueError, match="of another configuration: processes = 2 there, 1 here"):
+        trainer_of(found[2]["folder"] / "whole", group_size=4).fit()
+
+
+def test_without_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence with the command that installs it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nlhfsim\[parallel\]'"):
+        Processes("cpu")

@@ -1,0 +1,88 @@
+"""What two processes do together, beside one: run by `test_processes` under ``torch.distributed.run``, or alone.
+
+Writes to the folder that it is given what came out, from the first process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from small import cyclic_oracle, gpt2
+
+from nlhfsim.errors import InputError
+from nlhfsim.llm import NashConfig, NashTrainer
+from nlhfsim.llm.estimate import Labels
+from nlhfsim.llm.trainer import NashTrainer as Trainer
+
+torch.set_num_threads(1)
+PROMPTS = [[0], [1, 2], [2, 0, 1], [1]]
+
+
+def trainer_of(out: Any = None, **fields: Any) -> NashTrainer:
+    """Four prompts, all of them in every step, in float64."""
+    given: dict[str, Any] = {"max_new_tokens": 2, "stop_tokens": (), "precision": "float64", "prompts_per_step": 4, "steps": 3}
+    config = NashConfig(**given | {"learning_rate": 0.01, "micro_batch_prompts": 1} | fields)
+    return NashTrainer(gpt2(), None, cyclic_oracle(3, 2), PROMPTS, config, out=out, device="cpu")
+
+
+def gradient(trainer: Trainer) -> list[float]:
+    """The gradient over all processes."""
+    weights = list(trainer.policies.masters.values())
+    trainer.processes.add_up(weight.grad for weight in weights if weight.grad is not None)
+    found = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]).tolist()
+    trainer.optimizer.clear()
+    return found
+
+
+def given_responses(estimator: str) -> dict[str, Any]:
+    """The gradient of responses and labels that are the same however many processes share them, some without a verdict."""
+    trainer = trainer_of(kl_estimator=estimator, group_size=3)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for weight in trainer.policies.masters.values():
+            weight.add_(0.1 * torch.randn_like(weight))
+    everything = torch.Generator().manual_seed(8)
+    responses = trainer.estimator.draw(trainer.prompts, (("policy", 1.0),), 3, everything)
+    upper = torch.rand((4, 3, 3), generator=everything, dtype=torch.float64).triu(1)
+    lost = torch.zeros((4, 3, 3), dtype=torch.bool)
+    lost[1, 0, 1] = lost[1, 1, 0] = lost[3, :, 2] = lost[3, 2, :] = True
+    valid = ~lost & ~torch.eye(3, dtype=torch.bool)
+    mine = trainer.processes.share(torch.arange(4).numpy())
+    labels = Labels((upper - upper.mT)[mine], valid[mine], torch.ones(1).numpy(), 1, 0)
+    rows = [3 * k + i for k in mine for i in range(3)]
+    sums = trainer.estimator.backward(responses.rows(rows), labels, trainer.optimizer.collect)
+    return {"gradient": gradient(trainer), "loss": sums.loss}
+
+
+def main(folder: Path) -> None:
+    """Write all results."""
+    found: dict[str, Any] = {name: given_responses(name) for name in ("pair", "token")}
+    for method in ("nash_prox", "extragradient"):
+        trainer = trainer_of(method=method, feedback="exact")
+        trainer.fit()
+        found[method] = torch.cat([weight.detach().flatten() for weight in trainer.policies.masters.values()]).tolist()
+    whole = trainer_of(folder / "whole", group_size=4)
+    whole.fit()
+    first = trainer_of(folder / "resumed", group_size=4)
+    first.step()
+    first.save()
+    again = trainer_of(folder / "resumed", group_size=4)
+    again.fit()
+    for name, run in (("whole", whole), ("resumed", again)):
+        found[name] = torch.cat([weight.detach().flatten() for weight in run.policies.masters.values()]).tolist()
+    found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
+    try:
+        trainer_of(prompts_per_step=1).step()
+        found["few"] = "" if whole.processes.count == 1 else "nothing was refused"
+    except InputError as error:
+        found["few"] = str(error)
+    if whole.processes.first:
+        (folder / "found.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
