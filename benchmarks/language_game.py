@@ -57,7 +57,7 @@ def preferences() -> Floats:
 def model() -> Any:
     """Return the reference, which is not uniform: its weights are drawn seven times as wide as is usual."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     return Qwen2ForCausalLM(Qwen2Config(vocab_size=3, intermediate_size=96, initializer_range=0.15, **shape))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import nlhfsim
-from nlhfsim import claims, datasets, dynamics, games
+from nlhfsim import claims, datasets, dynamics, games, llm
 from nlhfsim.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +112,18 @@ def test_commands_without_examples_print_what_the_page_says(page: Path, capsys: 
         assert_prints(arguments, shown, capsys)
 
 
+def test_the_recipe_of_the_how_to_is_one(tmp_path: Path) -> None:
+    """Every table and field of it; the judge and the model are not loaded."""
+    from nlhfsim.llm import read_recipe
+
+    [text] = re.findall(r"^```toml\n(.*?)^```", (DOCS / "how-to" / "train-a-language-model.md").read_text("utf-8"), re.M | re.S)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Why?"}\n' * 20, encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    recipe = read_recipe(tmp_path / "recipe.toml")
+    assert recipe.held_out is not None and (len(recipe.prompts), len(recipe.held_out)) == (18, 2)
+    assert recipe.config.method == "nash_prox" and recipe.oracle.kind == "judge"
+
+
 def assert_prints(arguments: str, shown: str, capsys: Any) -> None:
     """Run one command in this process and compare what it prints."""
     capsys.readouterr()
@@ -163,14 +176,18 @@ def test_the_pages_are_built_without_a_warning_and_name_everything(tmp_path: Pat
     objects = {name for kind, names in found.items() if kind.startswith("py:") for name in names}
     public = {f"nlhfsim.{name}" for name in nlhfsim.__all__ if not inspect.ismodule(getattr(nlhfsim, name))}
     public |= {f"nlhfsim.dynamics.{name}" for name in dynamics.names() + dynamics.aliases()}
+    public |= {f"nlhfsim.llm.{name}" for name in llm.__all__ if not inspect.ismodule(getattr(llm, name))}
+    public |= {f"nlhfsim.llm.oracles.{name}" for name in llm.oracles.__all__}
     assert public - objects == set()
     for name in nlhfsim.__all__:
         if inspect.ismodule(getattr(nlhfsim, name)):
             assert (tmp_path / "html" / "reference" / "api" / f"nlhfsim.{name}.html").is_file()
     reference = {
         name: (tmp_path / "html" / "reference" / f"{name}.html").read_text(encoding="utf-8")
-        for name in ("claims", "methods", "games")
+        for name in ("claims", "methods", "games", "language-models")
     }
+    assert [name for name in llm.methods.names() if f'id="{name.replace("_", "-")}"' not in reference["language-models"]] == []
+    assert [field.name for field in dataclasses.fields(llm.NashConfig) if field.name not in reference["language-models"]] == []
     assert [name for name in claims.names() if f'id="{name}"' not in reference["claims"]] == []
     assert [name for name in dynamics.names() if f'id="{name.lower()}"' not in reference["methods"]] == []
     assert [name for name in [*games.NAMED, *datasets.DATASETS] if f">{name}<" not in reference["games"]] == []

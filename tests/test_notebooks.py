@@ -120,7 +120,7 @@ def test_a_notebook_is_kept_without_outputs_and_its_links_resolve(path: Path) ->
 
 def test_the_readme_and_the_documentation_list_every_notebook() -> None:
     """With a link to the file."""
-    assert len(NOTEBOOKS) == 6
+    assert len(NOTEBOOKS) == 7
     for page, prefix in (("README.md", "notebooks"), ("docs/notebooks.md", "../notebooks")):
         assert re.findall(rf"\({prefix}/([\w-]+\.ipynb)\)", (ROOT / page).read_text(encoding="utf-8")) == [
             p.name for p in NOTEBOOKS

@@ -16,7 +16,7 @@ import nlhfsim
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"cvxpy", "dask", "jax", "matplotlib", "mpltern", "pandas", "pyarrow", "torch", "transformers", "xarray"}
-EXTRAS = {"data", "notebooks", "dask", "torch", "lora", "parallel", "peers", "test", "docs"}
+EXTRAS = {"data", "notebooks", "dask", "torch", "lora", "parallel", "served", "trackers", "datasets", "peers", "test", "docs"}
 
 
 def modules_loaded_by(statement: str) -> set[str]:

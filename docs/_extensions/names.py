@@ -12,7 +12,7 @@ from sphinx.util.nodes import make_refnode
 from nlhfsim import claims
 
 CLAIMS = "reference/claims"
-_HOMES = ("", "nlhfsim.", "nlhfsim.dynamics.", "nlhfsim.games.")
+_HOMES = ("", "nlhfsim.", "nlhfsim.dynamics.", "nlhfsim.games.", "nlhfsim.llm.")
 """Where a name without its module is looked for."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -10,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numpydoc.docscrape import NumpyDocString
 from sphinx.application import Sphinx
 
 import nlhfsim
-from nlhfsim import claims, datasets, dynamics, games
+from nlhfsim import claims, datasets, dynamics, games, llm
 from nlhfsim.claims import Claim
 from nlhfsim.sources import Source
 
@@ -161,6 +163,41 @@ def _parameters(factory: Any) -> str:
     return ", ".join(map(code, inspect.signature(factory).parameters)) or "–"
 
 
+# Language models
+
+
+def language_models_page() -> str:
+    """Return a table of the trainer's methods, a section for each, and a table of the fields of its configuration."""
+    every = [llm.methods.get(name) for name in llm.methods.names()]
+    rows = [
+        [code(one.name), one.summary, ", ".join(f"`{key} = {value}`" for key, value in one.defaults.items()) or "–"]
+        + [code(one.simulator), cited(one.source)]
+        for one in every
+    ]
+    sections = []
+    for one in every:
+        module = importlib.import_module(f"nlhfsim.llm.methods.{one.name}")
+        sections.append(f"### {one.name}\n\n```{{eval-rst}}\n{preformatted(inspect.getdoc(module) or '')}\n```")
+    fields = {field.name: field.default for field in dataclasses.fields(llm.NashConfig)}
+    described = [
+        [", ".join(map(code, names)), ", ".join(f"`{fields[name]!r}`" for name in names), " ".join(entry.desc)]
+        for entry in NumpyDocString(inspect.getdoc(llm.NashConfig))["Parameters"]
+        if (names := re.findall(r"\w+", entry.name))
+    ]
+    return "\n\n".join(
+        [
+            "## Methods\n\n" + table(["method", "what it does", "parameters", "in the simulator", "source"], rows),
+            *sections,
+            "## Configuration\n\n" + table(["field", "default", "what it is"], [[a, b, _plain(c)] for a, b, c in described]),
+        ]
+    )
+
+
+def _plain(text: str) -> str:
+    """Return text of a docstring as Markdown."""
+    return text.replace("``", "`").replace("*", "\\*")
+
+
 # Games and data
 
 
@@ -187,9 +224,13 @@ def _title(bibtex: str) -> str:
 # Modules
 
 
+LLM = ("nlhfsim.llm", "nlhfsim.llm.exact", "nlhfsim.llm.interop", "nlhfsim.llm.oracles")
+"""The public modules that need PyTorch."""
+
+
 def public_modules() -> list[str]:
     """Return the names of the package and of its public modules."""
-    return ["nlhfsim", *(f"nlhfsim.{name}" for name in nlhfsim.__all__ if inspect.ismodule(getattr(nlhfsim, name)))]
+    return ["nlhfsim", *(f"nlhfsim.{name}" for name in nlhfsim.__all__ if inspect.ismodule(getattr(nlhfsim, name))), *LLM]
 
 
 def members(module: ModuleType) -> list[str]:
@@ -205,7 +246,7 @@ def members(module: ModuleType) -> list[str]:
 
 def module_page(name: str) -> str:
     """Return the page of one module: a table, then every member."""
-    module = nlhfsim if name == "nlhfsim" else getattr(nlhfsim, name.removeprefix("nlhfsim."))
+    module = getattr(nlhfsim, name.removeprefix("nlhfsim."), None) or importlib.import_module(name)
     found = members(module)
     documented = [member for member in found if callable(getattr(module, member))]
     overview = "\n".join(f"   {member}" for member in documented)
@@ -232,6 +273,7 @@ def write(app: Sphinx) -> None:
         "_generated/claims.md": claims_page(),
         "_generated/methods.md": methods_page(),
         "_generated/games.md": games_page(),
+        "_generated/language-models.md": language_models_page(),
     }
     pages |= {f"api/{name}.md": module_page(name) for name in public_modules()}
     for place, text in pages.items():

@@ -74,8 +74,8 @@ class LoraPolicies(Policies):
         self.wrapped, self._layers = _adapted(model, self.lora, (_POLICY, _TARGET) if with_target else (_POLICY,))
         if any(layer in (model.get_output_embeddings(), model.get_input_embeddings()) for layer in self._layers):
             raise InputError(
-                f"lora_modules = {list(self.lora.modules or ())} names the embedding or the output layer, which all three policies "
-                "share: leave it out"
+                f"lora_modules = {list(self.lora.modules or ())} names the embedding or the output layer, which all three "
+                "policies share: leave it out"
             )
         for name, weight in model.named_parameters():
             if ".lora_" in name:

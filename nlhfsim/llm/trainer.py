@@ -82,7 +82,7 @@ class NashTrainer:
     >>> from nlhfsim.llm import NashConfig, NashTrainer, oracles
     >>> shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16)
     >>> model = Qwen2ForCausalLM(Qwen2Config(vocab_size=3, **shape))
-    >>> oracle = oracles.MatrixOracle([[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], [(0,), (1,), (2,)])
+    >>> oracle = oracles.MatrixOracle([[0.5, 0.9, 0.4], [0.1, 0.5, 0.7], [0.6, 0.3, 0.5]], [(0,), (1,), (2,)])
     >>> config = NashConfig(beta=0.1, max_new_tokens=1, stop_tokens=(), feedback="exact", learning_rate=0.01, steps=40)
     >>> run = NashTrainer(model, None, oracle, [[0], [1]], config).fit()
     >>> bool(run.evaluations["exploitability"][-1] < 0.1 * run.evaluations["exploitability"][0])
@@ -119,8 +119,8 @@ class NashTrainer:
         _check_tokens(model, config)
         self.processes = Processes(device)
         with advice_on("loading"):
+            ensure_causal(model.eval())
             self.policies = _policies(model, config, self.processes.device)
-        ensure_causal(self.policies.model)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
         self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
         self.optimizer = Optimizer(self.policies, config, self.processes)
