@@ -35,6 +35,7 @@ CALLS_ALLOWED_DOWN = {
 FRONT_DOOR = {"cli", "__main__"}
 
 HEAVY = {"cvxpy", "dask", "distributed", "matplotlib", "mpltern", "pandas", "pyarrow", "torch", "transformers", "xarray"}
+HEAVY |= {"datasets", "httpx2", "tenacity", "tensorboard", "trackio", "wandb"}
 # The extra that exists for a library may import it at the top.
 HEAVY_ALLOWED = {("llm", "torch"), ("llm", "transformers")}
 

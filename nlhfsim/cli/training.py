@@ -58,7 +58,7 @@ def train_model(
     except OracleError as stop:
         if folder is None:
             raise
-        raise OracleError(f"{stop}; saved in {str(folder)!r}, the same command goes on from there") from None
+        raise OracleError(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
     if folder is not None:
         _draw(run, folder)
     if as_json:

@@ -241,8 +241,8 @@ class NashConfig:
         return methods.get(self.method).follow(self.parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as they are in force, in the form that JSON takes."""
-        return asdict(self) | self.parameters
+        """Return the fields as they were given, in the form that JSON takes."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any], name: str = "config") -> NashConfig:

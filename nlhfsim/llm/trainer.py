@@ -64,7 +64,7 @@ class NashTrainer:
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
         Objects with ``on_step(metrics)``, ``on_evaluation(metrics)``, ``on_begin(run)`` or ``on_end(status)``, all optional:
-        `nlhfsim.llm.trackers` are some, and say what a run is.
+        `nlhfsim.llm.trackers` are some, and say what a run is. Of several processes the first calls them.
     device : str or torch.device, optional
         Default: a GPU if there is one. Started by ``accelerate launch`` or ``torchrun``, each process takes its own, and its
         share of a step's prompts.
@@ -116,8 +116,8 @@ class NashTrainer:
         _check_tokens(model, config)
         if getattr(model, "nlhfsim_steps", 0):
             warnings.warn(
-                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of this "
-                "one: give each trainer a model of its own",
+                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of "
+                "this one: give each trainer a model of its own",
                 NlhfsimWarning,
                 stacklevel=2,
             )
@@ -203,7 +203,8 @@ class NashTrainer:
         InputError
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
         OracleError
-            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there.
+            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
+            several processes none waits for the others: what is saved is the newest checkpoint.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
@@ -308,7 +309,7 @@ class NashTrainer:
         )
 
     def _json_config(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict() | self.config.parameters))
         return found
 
     def _digests(self) -> dict[str, str]:

@@ -162,7 +162,7 @@ def test_types_are_exact() -> None:
 
 
 def test_what_a_resumed_run_may_change() -> None:
-    free = {"evaluate_every", "checkpoint_every", "keep_checkpoints"}
+    free = {"evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
     every = {field.name for field in fields(NashConfig)}
     assert set(NashConfig().fixed) == every - free - {"steps"}
     assert set(NashConfig(schedule="inverse_time", decay_steps=5).fixed) == every - free - {"steps"}

@@ -87,7 +87,7 @@ def test_a_run_whose_judge_dies_goes_on_with_the_same_bits_and_the_key_is_nowher
         judge.behaviour = dies
         assert train(parts) == 2
         assert f"the judge at {judge.address} answers 503: … is not known while I am ill; asked 2 times" in said[-1]
-        assert f"saved in '{parts}', the same command goes on from there" in said[-1] and "Traceback" not in said[-1]
+        assert f"the same command goes on from what is saved in '{parts}'" in said[-1] and "Traceback" not in said[-1]
     stopped = load_run(parts)
     assert stopped.status == "interrupted" and 0 < stopped.last_step < 6
     assert train(parts) == 2 and "cannot be reached" in said[-1], "nobody is there"
