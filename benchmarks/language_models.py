@@ -14,7 +14,7 @@ from nlhfsim.errors import MissingExtraError
 
 WORKERS = 2
 BETA = 0.05
-RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+RATES = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 CLOSE = 0.01
 """Rates that end below this exploitability are counted as good."""
 METHODS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def run(
         If a trainer reports another exploitability than its model has.
     """
     effort = QUICK if quick else Effort()
-    rates = rates or (RATES[2:4] if quick else RATES)
+    rates = rates or (RATES[4:6] if quick else RATES)
     report = Report(
         "language_models",
         "A language model and its exact equilibrium",
