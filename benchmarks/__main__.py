@@ -21,6 +21,7 @@ PARTS = {
     "tightness": "how tight every bound of the theory is, and on which game",
     "stability": "rates and critical steps that linearizations predict, beside runs on 200 games",
     "language_models": "how near a small transformer comes to its equilibrium; Online IPO and Nash Prox over learning rates",
+    "trl": "seconds a step of a language model, beside the online DPO of TRL",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {

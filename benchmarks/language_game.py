@@ -71,10 +71,16 @@ def play(marks: int = 4, **given: Any) -> Played:
     """
     torch.set_num_threads(1)
     config = NashConfig(
-        max_new_tokens=3, stop_tokens=(), prompts_per_step=3, schedule="linear", evaluate_every=given["steps"] // marks, **given
+        max_new_tokens=3,
+        stop_tokens=(),
+        prompts_per_step=3,
+        schedule="linear",
+        evaluate_every=given["steps"] // marks,
+        exact_check=True,
+        **given,
     )
     oracle = oracles.MatrixOracle(preferences(), RESPONSES)
-    trainer = NashTrainer(model(), None, oracle, PROMPTS, config, exact_check=True)
+    trainer = NashTrainer(model(), None, oracle, PROMPTS, config)
     begin, before = time.perf_counter(), time.process_time()
     run = trainer.fit()
     spent = time.perf_counter() - begin, time.process_time() - before

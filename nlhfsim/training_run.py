@@ -97,7 +97,7 @@ class TrainingRun:
         return cls(path, status, config, recipe, steps=steps, evaluations=evaluations)
 
     def __repr__(self) -> str:
-        return f"TrainingRun({self.summary()}; {str(self.path)!r})"
+        return f"TrainingRun({self.summary()}; {'in memory' if self.path is None else repr(str(self.path))})"
 
     @property
     def last_step(self) -> int:
@@ -117,7 +117,8 @@ class TrainingRun:
         method, beta = self.config.get("method", "unknown method"), self.config.get("beta", math.nan)
         words = [f"{method}, beta = {show(beta)}", f"step {self.last_step} of {self.config.get('steps', '?')}, {self.status}"]
         last = self.final
-        words += [f"{SHOWN[name]} {show(last[name])}" for name in SHOWN if name in last and name != "step"][:4]
+        first = [name for name in ("exploitability", *SHOWN) if name in last and name != "step"]
+        words += [f"{SHOWN[name]} {show(last[name])}" for name in dict.fromkeys(first)][:4]
         return ", ".join(words)
 
     def table(self, last: int | None = None) -> tuple[list[str], list[list[Any]], list[str]]:

@@ -103,6 +103,11 @@ class NashConfig:
         Tokens whose logits over the vocabulary are in memory at once.
     generation_batch : int, optional
         Responses generated at once; None: all of a step.
+    evaluation_responses : int
+        Responses to each held-out prompt in an evaluation, of each policy.
+    exact_check : bool
+        Whether evaluations enumerate all responses, at most 5,000, and report how far the policy is from the equilibrium; exact
+        feedback does.
     evaluate_every, checkpoint_every : int, optional
         Steps between evaluations on the held-out prompts and between checkpoints; None: only at the end.
     keep_checkpoints : int
@@ -161,6 +166,8 @@ class NashConfig:
     activation_checkpointing: bool = False
     logprob_chunk: int = 1024
     generation_batch: int | None = None
+    evaluation_responses: int = 4
+    exact_check: bool = False
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
@@ -173,25 +180,20 @@ class NashConfig:
             if value is None and name in _OPTIONAL:
                 continue
             object.__setattr__(self, name, check(name, value))
-        self._fill_parameters()
+        self._check_parameters()
         self._check_together()
 
-    def _fill_parameters(self) -> None:
-        """Set the parameters of the method that were not given, and refuse those of other methods."""
-        defaults = dict(methods.get(self.method).defaults)
+    def _check_parameters(self) -> None:
+        """Refuse the parameters of other methods."""
+        defaults = methods.get(self.method).defaults
         for name in OF_METHODS:
             if getattr(self, name) is not None and name not in defaults:
                 owners = [other for other in methods.names() if name in methods.get(other).defaults]
                 raise InputError(
                     f"{name} = {getattr(self, name)} is not a parameter of {self.method}, but of {', '.join(owners)}"
                 )
-        if self.refresh_every is not None:
-            if self.averaging is not None:
-                raise InputError("give averaging (moving average) or refresh_every (copies), not both")
-            defaults.pop("averaging")
-        for name, default in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
+        if self.refresh_every is not None and self.averaging is not None:
+            raise InputError("give averaging (moving average) or refresh_every (copies), not both")
 
     def _check_together(self) -> None:
         if (self.top_k is not None or self.top_p is not None) and not self.allow_off_policy:
@@ -222,8 +224,11 @@ class NashConfig:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that only some methods take, as they are in force."""
-        return {name: getattr(self, name) for name in methods.get(self.method).defaults}
+        """The parameters that only some methods take, as they are in force: given, or the method's default."""
+        found = dict(methods.get(self.method).defaults)
+        if self.refresh_every is not None:
+            found["averaging"] = None
+        return found | {name: getattr(self, name) for name in found if getattr(self, name) is not None}
 
     @property
     def pull(self) -> float:
@@ -236,7 +241,7 @@ class NashConfig:
         return methods.get(self.method).follow(self.parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in the form that JSON takes."""
+        """Return the fields as they were given, in the form that JSON takes."""
         return asdict(self)
 
     @classmethod
@@ -271,7 +276,7 @@ class NashConfig:
 
         How far to go may change, unless the schedule depends on it; so may what does not touch the gradient's bits.
         """
-        free = {"evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        free = {"evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
         if self.schedule == "constant" or (self.schedule == "inverse_time" and self.decay_steps is not None):
             free.add("steps")
         return [field.name for field in fields(self) if field.name not in free]
@@ -366,6 +371,8 @@ _CHECKS: dict[str, Check] = {
     "activation_checkpointing": ensure_flag,
     "logprob_chunk": _integer(1),
     "generation_batch": _integer(1),
+    "evaluation_responses": _integer(1),
+    "exact_check": ensure_flag,
     "evaluate_every": _integer(1),
     "checkpoint_every": _integer(1),
     "keep_checkpoints": _integer(1),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ def crosscheck(
     """
     if config.allow_off_policy or config.kl_estimator != "pair":
         raise InputError("crosscheck needs allow_off_policy = False and kl_estimator = 'pair': the simulator has nothing else")
-    trainer = NashTrainer(copy.deepcopy(model), tokenizer, oracle, prompts, config, exact_check=True, device=device)
+    trainer = NashTrainer(copy.deepcopy(model), tokenizer, oracle, prompts, replace(config, exact_check=True), device=device)
     _move_away(trainer, ensure_nonnegative("spread", spread))
     exact = trainer.exact
     assert exact is not None

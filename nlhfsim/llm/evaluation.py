@@ -19,7 +19,7 @@ _STREAM = 0x6576616C
 
 @torch.no_grad()
 def evaluate(estimator: Estimator, prompts: Sequence[Prompt], step: int) -> dict[str, float | None]:
-    """Return the measures of the policy as it is; one response of each policy to each prompt.
+    """Return the measures of the policy as it is.
 
     Parameters
     ----------
@@ -42,15 +42,17 @@ def evaluate(estimator: Estimator, prompts: Sequence[Prompt], step: int) -> dict
     seed = int(np.random.SeedSequence(estimator.config.seed, spawn_key=(_STREAM, step)).generate_state(1)[0])
     generator = torch.Generator(device=device).manual_seed(seed)
     others = tuple(name for name in ("reference", "target") if name in estimator.policies.names)
-    own = estimator.draw(prompts, (("policy", 1.0),), 1, generator)
+    copies = estimator.config.evaluation_responses
+    own = estimator.draw(prompts, (("policy", 1.0),), copies, generator)
+    prompts_of = [prompt for prompt in prompts for _ in range(copies)]
     found: dict[str, float | None] = {"win_rate_target": None, "kl_target": None}
     swaps, lost = [], 0
     for name in others:
-        their = estimator.draw(prompts, ((name, 1.0),), 1, generator)
-        wins, swap = _compare(estimator, prompts, own, their)
+        their = estimator.draw(prompts, ((name, 1.0),), copies, generator)
+        wins, swap = _compare(estimator, prompts_of, own, their)
         found[f"win_rate_{name}"] = _mean(wins)
         swaps.append(swap)
-        lost += len(prompts) - len(wins)
+        lost += len(own) - len(wins)
     entropy, *divergences = _sums(estimator, own, others)
     found |= {f"kl_{name}": total / len(own) for name, total in zip(others, divergences, strict=True)}
     tokens = int(own.mask.sum())
@@ -58,7 +60,7 @@ def evaluate(estimator: Estimator, prompts: Sequence[Prompt], step: int) -> dict
         "entropy": entropy / tokens,
         "length": tokens / len(own),
         "order_disagreement": _mean(np.concatenate(swaps)),
-        "invalid": lost / (len(others) * len(prompts)),
+        "invalid": lost / (len(others) * len(own)),
     }
 
 

@@ -96,7 +96,8 @@ class ExactGame:
     responses : list of tuple
         All responses, the actions of the game.
     game : PreferenceGame
-        Preferences ``(prompts, n, n)`` of the oracle, reference ``(prompts, n)`` of the model, β of the configuration.
+        Preferences ``(prompts, n, n)`` of the oracle, reference ``(prompts, n)`` of the model, β of the configuration; its labels
+        are the responses' texts, or where two have the same, their token numbers.
     """
 
     def __init__(self, estimator: Estimator, prompts: Sequence[Prompt], vocabulary_size: int) -> None:
@@ -107,7 +108,8 @@ class ExactGame:
         self.responses = enumerate_responses(list(allowed), config.max_new_tokens, self.stop_tokens)
         with torch.no_grad():
             reference = np.exp(self.log_policy("reference"))
-        labels = [" ".join(map(str, tokens)) for tokens in self.responses]
+        texts = [one.text for one in estimator.as_responses(self.responses)]
+        labels = texts if len(set(texts)) == len(texts) and all(texts) else [" ".join(map(str, row)) for row in self.responses]
         self.game = PreferenceGame(self._preferences(), beta=config.beta, reference=reference, labels=labels)
 
     @cached_property

@@ -46,7 +46,7 @@ class TokenSpace:
         if self.allowed is not None:
             logits = logits.index_select(-1, self.allowed)
         exact = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.log_softmax(exact / self.temperature, dim=-1)
+        return torch.log_softmax(exact if self.temperature == 1.0 else exact / self.temperature, dim=-1)
 
     def places(self, tokens: Tensor) -> Tensor:
         """Return the place of each token in the last axis of `log_probabilities`."""
@@ -203,11 +203,13 @@ def score(
     """
     hidden, head = states(model, responses, split)
     places = space.places(responses.tokens[responses.mask])
+    # With a single chunk, computing its logits again would lower no peak: the backward pass begins with them.
+    again = torch.is_grad_enabled() and hidden.requires_grad and len(places) > chunk
     columns: list[list[Tensor]] = []
     for begin in range(0, len(places), chunk):
         part = slice(begin, begin + chunk)
         work = partial(_chunk, head, space, tuple((values[part], other) for values, other in anchors), entropy, places[part])
-        if torch.is_grad_enabled() and hidden.requires_grad:
+        if again:
             columns.append(checkpoint(work, hidden[part], use_reentrant=False))
         else:
             columns.append(work(hidden[part]))

@@ -18,7 +18,7 @@ _ADVICE = {
     "enumeration": "set allowed_tokens, or lower max_new_tokens or logprob_chunk",
     "optimizer": "take optimizer = 'sgd', which remembers nothing, or a smaller model",
     "evaluation": "lower micro_batch_prompts or logprob_chunk, or give fewer held-out prompts",
-    "loading": "take a smaller model, or precision = 'bfloat16'",
+    "loading": "train adapters (lora_rank), which keeps one copy of the model, or take a smaller model",
 }
 _ON_CPU = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")
 

@@ -52,6 +52,7 @@ class Optimizer:
                 betas=config.adam_betas,
                 eps=config.adam_epsilon,
                 weight_decay=config.weight_decay,
+                fused=True,
             )
         else:
             self.inner = torch.optim.SGD(weights, lr=config.learning_rate, weight_decay=config.weight_decay)

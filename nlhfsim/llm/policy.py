@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from nlhfsim.errors import InputError
 from nlhfsim.llm.logprobs import splits
@@ -90,7 +91,8 @@ class Policies:
 
     def save(self, folder: Path) -> None:
         """Save the policy where transformers loads it from."""
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
 
     @contextmanager
     def training(self) -> Iterator[Any]:
@@ -137,6 +139,18 @@ class Policies:
         for name, weight in self.reference_weights():
             found.update(f"{name} {tuple(weight.shape)} {weight.double().sum().item():.12g};".encode())
         return found.hexdigest()[:16]
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the progress bars of transformers, one for each file, off the terminal."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def cast(model: Any, dtype: torch.dtype) -> None:

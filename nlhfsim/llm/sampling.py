@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -50,7 +50,6 @@ def mixture_of(mixing: float) -> Mixture:
     return tuple(part for part in (("policy", 1 - mixing), ("reference", mixing)) if part[1] > 0)
 
 
-@torch.no_grad()
 def sample(
     policies: Policies,
     mixture: Mixture,
@@ -88,11 +87,14 @@ def sample(
         ``len(prompts) * copies`` of them, with the log-probability of every token as it was drawn.
     """
     at_once = len(prompts) if batch is None else max(1, batch // copies)
-    parts = [
-        _sample(policies, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
-        for begin in range(0, len(prompts), at_once)
-    ]
-    return parts[0] if len(parts) == 1 else join(parts)
+    with torch.inference_mode():
+        parts = [
+            _sample(policies, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
+            for begin in range(0, len(prompts), at_once)
+        ]
+        found = parts[0] if len(parts) == 1 else join(parts)
+    # What inference mode has made cannot be saved for a backward pass; copies made outside of it can.
+    return Responses(*(getattr(found, one.name).clone() for one in fields(found)))
 
 
 def _sample(
@@ -189,9 +191,9 @@ class _Writer:
             # A prompt is read once, and its cache copied, where the cache can be copied.
             out = model(input_ids=tokens, use_cache=True, **forward_arguments(model, mask), **self.last)
             self.cache: Any = _cache_of(out, self.name)
-            self.logits, self.mask = out.logits[:, -1], mask
+            self.logits, self.mask = out.logits[:, -1], mask.long()
             if copies > 1:
-                self.mask = mask.repeat_interleave(copies, 0)
+                self.mask = self.mask.repeat_interleave(copies, 0)
                 if hasattr(self.cache, "batch_repeat_interleave"):
                     self.cache.batch_repeat_interleave(copies)
                     self.logits = self.logits.repeat_interleave(copies, 0)
@@ -202,10 +204,10 @@ class _Writer:
 
     def advance(self, chosen: Tensor, there: Tensor) -> None:
         """Read one more token of every response."""
-        self.mask = torch.cat([self.mask, there[:, None]], 1)
-        arguments: dict[str, Any] = {"attention_mask": self.mask.long(), self.name: self.cache}
+        self.mask = torch.cat([self.mask, there[:, None].long()], 1)
+        arguments: dict[str, Any] = {"attention_mask": self.mask, self.name: self.cache}
         if self.positions:
-            arguments["position_ids"] = (self.mask.long().sum(-1, keepdim=True) - 1).clamp(min=0)
+            arguments["position_ids"] = (self.mask.sum(-1, keepdim=True) - 1).clamp(min=0)
         with self.policies.view(self.view) as model:
             out = model(input_ids=chosen[:, None], use_cache=True, **arguments, **self.last)
         self.logits = out.logits[:, -1]

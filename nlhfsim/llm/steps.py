@@ -53,6 +53,7 @@ def take_step(trainer: NashTrainer) -> dict[str, Any]:
         trainer.queries, trainer.tokens = counts
         raise
     trainer.taken += 1
+    trainer.policies.model.nlhfsim_steps = trainer.taken
     with estimator.clock.phase("target"):
         trainer.policies.follow(config.follow, trainer.taken)
     trainer.torn = False

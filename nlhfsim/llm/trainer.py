@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from nlhfsim import provenance
-from nlhfsim.errors import InputError, ensure_flag
+from nlhfsim.errors import InputError, NlhfsimWarning, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.files import ensure_folder, write_whole
 from nlhfsim.llm import checkpoint
 from nlhfsim.llm.config import NashConfig
@@ -32,7 +33,7 @@ from nlhfsim.llm.model import (
     vocabulary_size,
 )
 from nlhfsim.llm.optimizer import Optimizer
-from nlhfsim.llm.oracles import PreferenceOracle, Prompt
+from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response
 from nlhfsim.llm.policy import Policies
 from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream, encode_prompts, read_prompts
@@ -59,9 +60,6 @@ class NashTrainer:
         Everything else.
     held_out : list, path or dataset, optional
         Prompts for evaluations; None: the first of `prompts`, as many as a step takes.
-    exact_check : bool, optional
-        Whether evaluations enumerate all responses and report how far the policy is from the equilibrium. Default: with exact
-        feedback only.
     out : path, optional
         Folder for metrics, checkpoints and the model; None: nothing is written.
     callbacks : iterable
@@ -98,7 +96,6 @@ class NashTrainer:
         config: NashConfig,
         *,
         held_out: Any = None,
-        exact_check: bool | None = None,
         out: Any = None,
         callbacks: Iterable[Any] = (),
         device: Any = None,
@@ -117,6 +114,14 @@ class NashTrainer:
         if held_out is not None:
             self.held_out = _encode(held_out, "held_out", model, self.tokenizer, config)
         _check_tokens(model, config)
+        if getattr(model, "nlhfsim_steps", 0):
+            warnings.warn(
+                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of "
+                "this one: give each trainer a model of its own",
+                NlhfsimWarning,
+                stacklevel=2,
+            )
+            model.nlhfsim_steps = 0
         self.processes = Processes(device)
         with advice_on("loading"):
             ensure_causal(model.eval())
@@ -127,10 +132,8 @@ class NashTrainer:
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
         self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
-        wanted = config.feedback == "exact" if exact_check is None else ensure_flag("exact_check", exact_check)
-        self.exact = (
-            ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if wanted or config.feedback == "exact" else None
-        )
+        enumerated = config.exact_check or config.feedback == "exact"
+        self.exact = ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if enumerated else None
         self.out = None if out is None else ensure_folder("out", out)
         self._spent = 0.0
         self._begin: float | None = None
@@ -143,6 +146,39 @@ class NashTrainer:
         A step that fails leaves weights, generators and the position in the data as they were before.
         """
         return take_step(self)
+
+    def sample(self, prompts: Any = None, n: int = 1, *, view: str = "policy", seed: int = 0) -> list[list[Response]]:
+        """Return what a policy says: its own distribution, restricted and tempered as in training.
+
+        Parameters
+        ----------
+        prompts : list or path, optional
+            As in the constructor; None: the held-out ones.
+        n : int
+            Responses to each.
+        view : str
+            ``"policy"``, ``"reference"`` or ``"target"``.
+        seed : int
+            Of the draws; the generators of training are left alone.
+
+        Returns
+        -------
+        list of list of Response
+            A list for each prompt, with texts and token numbers.
+
+        Raises
+        ------
+        InputError
+            If there is no such view, or a prompt is none.
+        """
+        ensure_choice("view", view, self.policies.names)
+        asked = (
+            self.held_out if prompts is None else _encode(prompts, "prompts", self.policies.model, self.tokenizer, self.config)
+        )
+        generator = torch.Generator(device=self.policies.device).manual_seed(ensure_integer("seed", seed))
+        count = ensure_integer("n", n, 1)
+        found = self.estimator.texts(self.estimator.draw(asked, ((view, 1.0),), count, generator))
+        return [found[k : k + count] for k in range(0, len(found), count)]
 
     def evaluate(self) -> dict[str, Any]:
         """Return the measures of the policy on the held-out prompts, and of the exact check if there is one."""
@@ -273,7 +309,7 @@ class NashTrainer:
         )
 
     def _json_config(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict() | self.config.parameters))
         return found
 
     def _digests(self) -> dict[str, str]:

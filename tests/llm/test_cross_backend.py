@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def trainer_of(length: int, vocabulary: int, **fields: Any) -> NashTrainer:
         stop_tokens=(),
     )
     oracle = cyclic_oracle(vocabulary, length)
-    trainer = NashTrainer(gpt2(vocabulary), None, oracle, [[0, 1]], config, exact_check=True)
+    trainer = NashTrainer(gpt2(vocabulary), None, oracle, [[0, 1]], replace(config, exact_check=True))
     torch.manual_seed(5)
     with torch.no_grad():
         for weights in (trainer.policies.masters, trainer.policies.shadow):

@@ -27,7 +27,7 @@ def trainer_of(model: Any, length: int = 3, stop: tuple[int, ...] = (), **fields
     """A trainer whose policy has left the reference; responses of three tokens."""
     given: dict[str, Any] = {"method": "nash_md", "max_new_tokens": length, "stop_tokens": stop} | fields
     trainer = NashTrainer(
-        model, None, cyclic_oracle(3, length, stop), [list(p) for p in PROMPTS], NashConfig(**given), exact_check=True
+        model, None, cyclic_oracle(3, length, stop), [list(p) for p in PROMPTS], NashConfig(**given, exact_check=True)
     )
     torch.manual_seed(7)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 import nlhfsim.llm.estimate as estimate
 import nlhfsim.llm.policy as policy_module
-from nlhfsim.errors import InputError
+from nlhfsim.errors import InputError, NlhfsimWarning, UnknownNameError
 from nlhfsim.llm import NashConfig, NashTrainer, load_run, methods, oracles
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.training_run import TrainingRun
@@ -450,7 +450,7 @@ PHASES = {
     "training": "out of memory in training: lower micro_batch_prompts, .* activation_checkpointing = True, .*'bfloat16'",
     "optimizer": "out of memory in optimizer: take optimizer = 'sgd'",
     "evaluation": "out of memory in evaluation: lower micro_batch_prompts .* fewer held-out prompts",
-    "loading": "out of memory in loading: take a smaller model, or precision = 'bfloat16'",
+    "loading": "out of memory in loading: train adapters .lora_rank., which keeps one copy of the model, or take a smaller",
     "exact": "out of memory in training: lower micro_batch_prompts",
 }
 
@@ -511,3 +511,25 @@ def test_votes_come_near() -> None:
     """One vote a pair: noise is left, and the policy is still several times nearer than it began."""
     run = train_on(exact_check=True, group_size=16, **FAST).fit()
     assert run.final["exploitability"] < 0.25 * run.evaluations["exploitability"][0]
+
+
+def test_what_the_policy_says() -> None:
+    """Drawn as in training: from the allowed tokens, the same for a seed, and training draws what it would have drawn."""
+    trainer, other = (train_on(gpt2(8), cyclic_oracle(3, 2), allowed_tokens=(2, 0, 1), group_size=3) for _ in range(2))
+    found = trainer.sample([[0], [1, 2]], 50)
+    assert [len(responses) for responses in found] == [50, 50]
+    assert {token for responses in found for one in responses for token in one.tokens} == {0, 1, 2}
+    assert found == trainer.sample([[0], [1, 2]], 50) != trainer.sample([[0], [1, 2]], 50, seed=1)
+    assert len(trainer.sample()) == len(trainer.held_out) and len(trainer.sample(view="reference")[0]) == 1
+    assert trainer.step()["loss"] == other.step()["loss"]
+    with pytest.raises(UnknownNameError, match="view = 'targets' is unknown; did you mean 'target'"):
+        trainer.sample(view="targets")
+
+
+def test_a_model_that_was_trained_is_no_reference() -> None:
+    """Unless it is meant: said once."""
+    model = gpt2()
+    train_on(model).step()
+    with pytest.warns(NlhfsimWarning, match="model was trained for 1 steps by another trainer"):
+        train_on(model)
+    train_on(model)

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = dict(max_new_tokens=2, stop_tokens=(), learning_rate=1e-
 
 def train_on(model: Any = None, oracle: Any = None, prompts: Any = None, **given: Any) -> NashTrainer:
     """A trainer of a small model on responses of two tokens; fields of the configuration, and the trainer's own arguments."""
-    own = {name: given.pop(name) for name in ("out", "callbacks", "held_out", "exact_check") if name in given}
+    own = {name: given.pop(name) for name in ("out", "callbacks", "held_out") if name in given}
     config = NashConfig(**(SMALL | given))
     return NashTrainer(
         gpt2() if model is None else model,
