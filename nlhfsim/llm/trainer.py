@@ -244,10 +244,10 @@ class NashTrainer:
         """
         if self.out is None:
             raise InputError("out must be given to save a checkpoint")
-        found = self._checkpoint()
-        if not self.processes.first:
-            return self.out
-        return checkpoint.save(self.out, found, self.config.keep_checkpoints)
+        found, path = self._checkpoint(), self.out
+        if self.processes.first:
+            path = checkpoint.save(self.out, found, self.config.keep_checkpoints)
+        return Path(self.processes.gather(str(path))[0])  # no process goes on before it is there
 
     def load(self, path: Any) -> None:
         """Go back to a checkpoint; the next step has the bits that it had then.
@@ -336,8 +336,10 @@ class NashTrainer:
         """Go on from the newest checkpoint, or begin the folder."""
         if self.out is None:
             return
-        metrics, there = self.out / "metrics.jsonl", checkpoint.found(self.out)
-        if (there or metrics.exists()) and not resume:
+        metrics = self.out / "metrics.jsonl"
+        # What the first process sees is what counts: others look at another moment.
+        there, begun = self.processes.gather((checkpoint.found(self.out), metrics.exists()))[0]
+        if (there or begun) and not resume:
             raise InputError(f"out {str(self.out)!r} has a run already: resume it (resume = True), or choose another folder")
         if there:
             self.load(there[-1])
