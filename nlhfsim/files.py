@@ -29,7 +29,7 @@ def ensure_folder(name: str, path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{name} {shown!r} must be a folder, or the name of one to be made")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".nlhfsim-writable"
+        probe = folder / f".nlhfsim-writable-{os.getpid()}"  # other processes may try at this moment
         probe.write_text("", encoding="utf-8")
         probe.unlink()
     except OSError as error:

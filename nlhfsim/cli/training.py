@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +43,8 @@ def train_model(
     folder = inputs.ensure_folder(out)
     if folder is None:
         warnings.warn("without --out nothing is kept, neither the model nor the metrics", NlhfsimWarning, stacklevel=1)
-    progress = output.Progress(quiet=as_json)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    progress = output.Progress(quiet=as_json or not first)
     with progress.stage("loading"):
         _silence()
         parts = recipe.build(device)
@@ -59,6 +61,8 @@ def train_model(
         if folder is None:
             raise
         raise OracleError(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
+    if not first:
+        return
     if folder is not None:
         _draw(run, folder)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,6 +50,8 @@ def mixture_of(mixing: float) -> Mixture:
     return tuple(part for part in (("policy", 1 - mixing), ("reference", mixing)) if part[1] > 0)
 
 
+# Not inference mode: models may keep a tensor for later, and what is made in it can never be part of a backward pass.
+@torch.no_grad()
 def sample(
     policies: Policies,
     mixture: Mixture,
@@ -87,14 +89,11 @@ def sample(
         ``len(prompts) * copies`` of them, with the log-probability of every token as it was drawn.
     """
     at_once = len(prompts) if batch is None else max(1, batch // copies)
-    with torch.inference_mode():
-        parts = [
-            _sample(policies, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
-            for begin in range(0, len(prompts), at_once)
-        ]
-        found = parts[0] if len(parts) == 1 else join(parts)
-    # What inference mode has made cannot be saved for a backward pass; copies made outside of it can.
-    return Responses(*(getattr(found, one.name).clone() for one in fields(found)))
+    parts = [
+        _sample(policies, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
+        for begin in range(0, len(prompts), at_once)
+    ]
+    return parts[0] if len(parts) == 1 else join(parts)
 
 
 def _sample(

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,13 @@ from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.evaluation import evaluate
 from nlhfsim.llm.exact import ExactGame
 from nlhfsim.llm.interrupts import Interrupts
-from nlhfsim.llm.lora import Lora, LoraPolicies
 from nlhfsim.llm.memory import advice_on
-from nlhfsim.llm.model import (
-    context_length,
-    decoder,
-    ensure_causal,
-    ensure_model,
-    ensure_tokenizer,
-    stop_tokens_of,
-    vocabulary_size,
-)
+from nlhfsim.llm.model import decoder, ensure_causal, ensure_model, ensure_tokenizer, stop_tokens_of, vocabulary_size
 from nlhfsim.llm.optimizer import Optimizer
-from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response
-from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.oracles import PreferenceOracle, Response
+from nlhfsim.llm.parts import encoded, ensure_tokens, policies_of
 from nlhfsim.llm.processes import Processes
-from nlhfsim.llm.prompts import PromptStream, encode_prompts, read_prompts
+from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
 from nlhfsim.llm.steps import take_step
 from nlhfsim.training_run import read_lines
@@ -109,11 +100,11 @@ class NashTrainer:
         self.config, self.callbacks, self.recipe, self.command = config, list(callbacks), recipe, command
         self.tokenizer = ensure_tokenizer(tokenizer)
         model = ensure_model(model)
-        self.prompts = _encode(prompts, "prompts", model, self.tokenizer, config)
+        self.prompts = encoded(prompts, "prompts", model, self.tokenizer, config)
         self.held_out = self.prompts[: config.prompts_per_step]
         if held_out is not None:
-            self.held_out = _encode(held_out, "held_out", model, self.tokenizer, config)
-        _check_tokens(model, config)
+            self.held_out = encoded(held_out, "held_out", model, self.tokenizer, config)
+        ensure_tokens(model, config)
         if getattr(model, "nlhfsim_steps", 0):
             warnings.warn(
                 f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of "
@@ -125,7 +116,7 @@ class NashTrainer:
         self.processes = Processes(device)
         with advice_on("loading"):
             ensure_causal(model.eval())
-            self.policies = _policies(model, config, self.processes.device)
+            self.policies = policies_of(model, config, self.processes.device)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
         self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
         self.optimizer = Optimizer(self.policies, config, self.processes)
@@ -173,7 +164,7 @@ class NashTrainer:
         """
         ensure_choice("view", view, self.policies.names)
         asked = (
-            self.held_out if prompts is None else _encode(prompts, "prompts", self.policies.model, self.tokenizer, self.config)
+            self.held_out if prompts is None else encoded(prompts, "prompts", self.policies.model, self.tokenizer, self.config)
         )
         generator = torch.Generator(device=self.policies.device).manual_seed(ensure_integer("seed", seed))
         count = ensure_integer("n", n, 1)
@@ -253,10 +244,10 @@ class NashTrainer:
         """
         if self.out is None:
             raise InputError("out must be given to save a checkpoint")
-        found = self._checkpoint()
-        if not self.processes.first:
-            return self.out
-        return checkpoint.save(self.out, found, self.config.keep_checkpoints)
+        found, path = self._checkpoint(), self.out
+        if self.processes.first:
+            path = checkpoint.save(self.out, found, self.config.keep_checkpoints)
+        return Path(self.processes.gather(str(path))[0])  # no process goes on before it is there
 
     def load(self, path: Any) -> None:
         """Go back to a checkpoint; the next step has the bits that it had then.
@@ -345,8 +336,10 @@ class NashTrainer:
         """Go on from the newest checkpoint, or begin the folder."""
         if self.out is None:
             return
-        metrics, there = self.out / "metrics.jsonl", checkpoint.found(self.out)
-        if (there or metrics.exists()) and not resume:
+        metrics = self.out / "metrics.jsonl"
+        # What the first process sees is what counts: others look at another moment.
+        there, begun = self.processes.gather((checkpoint.found(self.out), metrics.exists()))[0]
+        if (there or begun) and not resume:
             raise InputError(f"out {str(self.out)!r} has a run already: resume it (resume = True), or choose another folder")
         if there:
             self.load(there[-1])
@@ -403,44 +396,3 @@ class NashTrainer:
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
-
-
-def _policies(model: Any, config: NashConfig, device: torch.device) -> Policies:
-    keywords: dict[str, Any] = {
-        "device": device,
-        "precision": config.precision,
-        "with_target": config.pull > 0,
-        "activation_checkpointing": config.activation_checkpointing,
-    }
-    if config.lora_rank is None:
-        return Policies(model, **keywords)
-    assert config.lora_alpha is not None
-    return LoraPolicies(model, lora=Lora(config.lora_rank, config.lora_alpha, config.lora_modules, config.seed), **keywords)
-
-
-def _encode(source: Any, name: str, model: Any, tokenizer: Any, config: NashConfig) -> tuple[Prompt, ...]:
-    """Return prompts as the model reads them, none longer than it can read with a response behind it."""
-    context, limit = context_length(model), config.max_prompt_tokens
-    advice = "raise max_prompt_tokens, or shorten the prompt"
-    if context is not None:
-        if context <= config.max_new_tokens:
-            raise InputError(f"max_new_tokens = {config.max_new_tokens} must be below the model's context of {context} tokens")
-        if limit is not None and limit + config.max_new_tokens > context:
-            raise InputError(
-                f"max_prompt_tokens + max_new_tokens = {limit + config.max_new_tokens} must be at most {context}, its context"
-            )
-        if limit is None:
-            limit = context - config.max_new_tokens
-            advice = f"shorten the prompt, or lower max_new_tokens: the model reads {context} tokens"
-    return encode_prompts(
-        read_prompts(source, name=name), tokenizer, max_tokens=limit, vocabulary_size=vocabulary_size(model), advice=advice
-    )
-
-
-def _check_tokens(model: Any, config: NashConfig) -> None:
-    """Refuse token numbers that the model does not have."""
-    size = vocabulary_size(model)
-    for name in ("allowed_tokens", "stop_tokens"):
-        wrong: Sequence[int] = [token for token in getattr(config, name) or () if token >= size]
-        if wrong:
-            raise InputError(f"{name} has {wrong[0]}, and the model's tokens are numbered from 0 to {size - 1}")

@@ -6,6 +6,7 @@ import email.utils
 import json
 import logging
 import math
+import signal
 import socket
 import threading
 import time
@@ -283,6 +284,26 @@ def test_a_connection_that_breaks_is_made_again() -> None:
         assert one(oracle(judge.address)) == (0.0, True)
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are sent in another way")
+def test_an_interruption_ends_the_waiting_for_retries() -> None:
+    """And then the oracle can be asked again."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupts(body: dict[str, Any]) -> Reply:
+        signal.pthread_kill(main, signal.SIGINT)
+        return error(503, "later", retry_after="8")
+
+    with serving(interrupts) as judge:
+        asked = oracle(judge.address)
+        begin = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            one(asked)
+        assert time.monotonic() - begin < 4
+        judge.behaviour = lambda body: chat("A")
+        assert one(asked) == (1.0, True)
+
+
 def test_the_global_generator_of_numbers_is_left_alone() -> None:
     import random
 
@@ -297,7 +318,10 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch, capl
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("A_KEY", KEY)
     monkeypatch.setenv("OTHER_SECRET", "Zweiter-9")
-    with serving(in_turn(chat("A"), error(401, f"wrong key {KEY} for team blue: " + "x" * 270 + KEY + " Zweiter-9"))) as judge:
+    # The second time the key stands where a long message is cut: half of it must not stay.
+    told = f"wrong key {KEY} for team blue: " + "x" * 242 + f"{KEY} Zweiter-9"
+    assert told.rindex(KEY) < 300 < len(told)
+    with serving(in_turn(chat("A"), error(401, told))) as judge:
         asked = oracle(judge.address, key="A_KEY", headers={"X-Team": "blue", "api-key": "$OTHER_SECRET"})
         one(asked)
         sent = judge.headers[0]
@@ -308,7 +332,7 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch, capl
     held = [repr(vars(thing)) for thing in (asked, asked._endpoint, asked._endpoint._secrets, client)]
     shown = "\n".join([str(failed.value), repr(failed.value), repr(asked), caplog.text, repr(client.headers), *held])
     assert "wrong key … for team blue" in shown and "HTTP Request" in caplog.text
-    for secret in (KEY, KEY[:12], "Zweiter"):
+    for secret in (KEY, KEY[:6], "Zweiter"):
         assert secret not in shown
 
 

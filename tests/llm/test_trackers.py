@@ -137,6 +137,22 @@ def test_services_get_the_numbers_and_a_run_that_goes_on_is_the_same_there(servi
     }, "another folder is another run"
 
 
+def test_what_was_not_measured_is_left_out(service: Any) -> None:
+    [tracker] = trackers.make([service.__name__])
+    tracker.on_begin({"out": None, "step": 0, "training": {"method": "nash_prox"}, "recipe": None})
+    metrics = {
+        "kind": "step",
+        "step": 3,
+        "loss": math.nan,
+        "kl_target": None,
+        "queries": 7,
+        "seconds": {"oracle": 0.5, "target": math.inf},
+    }
+    tracker.on_step(metrics)
+    [(numbers, _)] = service.logged
+    assert {name: value for name, value in numbers.items() if name != "step"} == {"train/queries": 7, "train/seconds/oracle": 0.5}
+
+
 def test_steps_of_wandb_are_ours(service: Any) -> None:
     trainer(trackers.make([service.__name__]), None, steps=1).fit()
     if isinstance(service, Wandb):
