@@ -96,7 +96,7 @@ def show_run(folder: str, last: int, as_json: bool) -> None:
         records = [_record(zip(run.evaluations, row)) for row in zip(*run.evaluations.values())]
         output.emit_json(entry(run) | {"evaluations": records[-last:]})
     else:
-        _tell(run, "", last)
+        _tell(run, str((run.recipe or {}).get("title", "")), last)
 
 
 def entry(run: TrainingRun) -> dict[str, Any]:

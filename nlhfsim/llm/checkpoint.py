@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nlhfsim.errors import DataError, InputError
+from nlhfsim.errors import DataError, InputError, NlhfsimWarning
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
@@ -123,7 +124,15 @@ def ensure_same(path: Path, state: Mapping[str, Any], config: Mapping[str, Any],
         raise InputError(f"checkpoint {str(path)!r} is of another configuration: {said}; take another folder, or the same values")
     for what, digest in digests.items():
         if state["digests"].get(what) != digest:
-            raise InputError(f"checkpoint {str(path)!r} is of other {what}: take another folder, or the same {what}")
+            raise InputError(f"checkpoint {str(path)!r} is of another {what}: take another folder, or the same {what}")
+
+
+def warn_of_change(path: Path, state: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Say what differs that may, and makes curves of two parts."""
+    for what, found in digests.items():
+        if state["digests"].get(what, found) != found:
+            message = f"{what}: not as they were for checkpoint {str(path)!r}, so what is measured from here on is something else"
+            warnings.warn(message, NlhfsimWarning, stacklevel=3)
 
 
 def digest(value: Any) -> str:

@@ -309,7 +309,7 @@ def _tokens(name: str, value: Any) -> tuple[int, ...]:
     except TypeError:
         raise InputError(f"{name} = {value!r} must be a list of token numbers") from None
     if len(set(tokens)) < len(tokens) or (name == "allowed_tokens" and not tokens):
-        raise InputError(f"{name} = {list(tokens)} must be at least one token number, none of them twice")
+        raise InputError(f"{name} = {list(tokens)} must hold at least one token number, and none twice")
     return tokens
 
 

@@ -1,11 +1,18 @@
-"""Ctrl-C during training: the step that is under way is finished, then everything is saved."""
+"""What comes between: Ctrl-C, which lets the step under way finish, and a second run into the same folder."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nlhfsim.errors import InputError
 
 
 class Interrupts:
@@ -32,3 +39,26 @@ class Interrupts:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+@contextmanager
+def only_one(folder: Path | None) -> Iterator[None]:
+    """Keep a folder for one run; a process that dies gives it free.
+
+    Raises
+    ------
+    InputError
+        If a run is writing to it.
+    """
+    if folder is None:
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"out {str(folder)!r} is being written by another run: wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from nlhfsim.errors import DataError, InputError
+from nlhfsim.llm.pretrained import first_line, head_of, load_pretrained
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -28,22 +28,12 @@ def ensure_model(model: Any) -> Any:
         If it cannot be loaded.
     """
     if isinstance(model, (str, os.PathLike)):
-        try:
-            model = AutoModelForCausalLM.from_pretrained(model)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(f"model {str(model)!r} cannot be loaded: {_first_line(error)}") from error
-    if not isinstance(model, PreTrainedModel) or getattr(model.config, "is_encoder_decoder", False) or _head(model) is None:
+        model = load_pretrained(AutoModelForCausalLM, os.fspath(model), "model")
+    if not isinstance(model, PreTrainedModel) or getattr(model.config, "is_encoder_decoder", False) or head_of(model) is None:
         raise InputError(
             f"model is of type {type(model).__name__}, must be a causal language model of transformers, or the path of one"
         )
     return model
-
-
-def _head(model: Any) -> Any:
-    try:
-        return model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):  # transformers says so of some models that have none
-        return None
 
 
 @torch.no_grad()
@@ -77,14 +67,10 @@ def ensure_tokenizer(tokenizer: Any) -> Any:
         try:
             return AutoTokenizer.from_pretrained(tokenizer)
         except (OSError, ValueError) as error:
-            raise DataError(f"tokenizer {str(tokenizer)!r} cannot be loaded: {_first_line(error)}") from error
+            raise DataError(f"tokenizer {str(tokenizer)!r} cannot be loaded: {first_line(error)}") from error
     if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "batch_decode")):
         raise InputError(f"tokenizer is of type {type(tokenizer).__name__}, must be one of transformers, or the path of one")
     return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def context_length(model: Any) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from nlhfsim.llm.model import context_length, vocabulary_size
 from nlhfsim.llm.oracles import Prompt
 from nlhfsim.llm.policy import Policies
 from nlhfsim.llm.prompts import encode_prompts, read_prompts
+
+EVENTS = ("on_begin", "on_step", "on_evaluation", "on_end")
 
 
 def policies_of(model: Any, config: NashConfig, device: torch.device) -> Policies:
@@ -56,3 +58,20 @@ def ensure_tokens(model: Any, config: NashConfig) -> None:
         wrong: Sequence[int] = [token for token in getattr(config, name) or () if token >= size]
         if wrong:
             raise InputError(f"{name} has {wrong[0]}, and the model's tokens are numbered from 0 to {size - 1}")
+
+
+def ensure_callbacks(callbacks: Any) -> list[Any]:
+    """Return callbacks as a list, each known to have something that is called.
+
+    Raises
+    ------
+    InputError
+        If one has not.
+    """
+    if not isinstance(callbacks, Iterable):
+        raise InputError(f"callbacks = {callbacks!r} must be a list")
+    found = list(callbacks)
+    for k, callback in enumerate(found):
+        if not any(callable(getattr(callback, event, None)) for event in EVENTS):
+            raise InputError(f"callbacks[{k}] = {callback!r} must have one of the methods {', '.join(EVENTS)}")
+    return found

@@ -36,13 +36,15 @@ class Processes:
 
     Raises
     ------
+    InputError
+        If there is no such device.
     MissingExtraError
         If there are several and accelerate, which is in ``nlhfsim[parallel]``, is not installed.
     """
 
     def __init__(self, device: Any = None) -> None:
         self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         if self.count > 1:
             try:
                 from accelerate import PartialState
@@ -92,3 +94,14 @@ class Processes:
         if self.count > 1:
             torch.distributed.all_gather_object(found, value)
         return found
+
+
+def _device(given: Any) -> torch.device:
+    there = torch.cuda.is_available()
+    try:
+        found = torch.device("cuda" if given is None and there else "cpu" if given is None else given)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device = {given!r} must be 'cpu', 'cuda' or a torch.device") from None
+    if found.type == "meta" or (found.type == "cuda" and not there):
+        raise InputError(f"device = {str(given)!r} cannot compute here: take 'cpu'" + (" or 'cuda'" if there else ""))
+    return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlhfsim.errors import ConfigurationError, InputError, did_you_mean
+from nlhfsim.errors import ConfigurationError, DataError, InputError, did_you_mean
+from nlhfsim.llm.pretrained import first_line, load_pretrained
 from nlhfsim.sweep._axes import Mistakes
 
 _KEYS = ("path", "name", "revision")
@@ -74,17 +75,13 @@ def load_model(place: Place, seed: int) -> Any:
     """Return the causal language model at a place; a new one has the random weights of `seed`."""
     from transformers import AutoModelForCausalLM
 
-    from nlhfsim.llm.memory import advice_on
-
     if place.source is None:
         return _new_model(place, seed)
+    more = {"revision": place.revision or "main", "dtype": "auto"}
     try:
-        with advice_on("loading"):
-            return AutoModelForCausalLM.from_pretrained(place.source, revision=place.revision or "main", dtype="auto")
-    except InputError:
-        raise
-    except Exception as error:  # every file of it can be damaged in its own way
-        raise InputError(f"{place.section}: {place.source!r} holds no causal language model: {_first(error)}") from None
+        return load_pretrained(AutoModelForCausalLM, place.source, "causal language model", **more)
+    except DataError as error:
+        raise DataError(f"{place.section}: {error}") from None
 
 
 def _new_model(place: Place, seed: int) -> Any:
@@ -106,7 +103,7 @@ def _new_model(place: Place, seed: int) -> Any:
             make: Any = AutoModelForCausalLM.from_config
             return make(AutoConfig.for_model(kind, **given))
     except Exception as error:  # as many ways as there are kinds of models
-        raise InputError(f"{where} is no configuration of a causal language model: {_first(error)}") from None
+        raise InputError(f"{where} is no configuration of a causal language model: {first_line(error)}") from None
 
 
 def load_tokenizer(place: Place | None, model: Place, *, needed: bool) -> Any:
@@ -126,9 +123,4 @@ def load_tokenizer(place: Place | None, model: Place, *, needed: bool) -> Any:
     except Exception as error:  # every file of it can be damaged in its own way
         if place is None and not needed:
             return None
-        raise InputError(f"{chosen.section}: {chosen.source!r} holds no tokenizer: {_first(error)}") from None
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of a message: those of the hub run on for a page."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{chosen.section}: {chosen.source!r} holds no tokenizer: {first_line(error)}") from None

@@ -113,8 +113,6 @@ class OracleRecipe:
             return getattr(oracles, names[self.kind])(**options)
         except InputError as error:
             raise InputError(f"oracle: {error}") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"oracle.model: {options.get('model')!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 
     def _wrap(self, oracle: Any) -> Any:
         """Return the oracle in its wrappers: what costs is remembered, orders are averaged over that, noise comes last."""

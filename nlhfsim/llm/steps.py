@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nlhfsim.errors import InputError
+from nlhfsim.errors import InputError, NlhfsimWarning
 from nlhfsim.llm import methods
 from nlhfsim.llm.estimate import Clock, Labels, Sums
 from nlhfsim.llm.logprobs import Responses
@@ -108,6 +109,7 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
     found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
     if _usable(trainer, labels):
         return found
+    warnings.warn("no pair of a step had a verdict, so the policy stayed: does the oracle work?", NlhfsimWarning, stacklevel=2)
     optimizer.clear()
     return found | {"usable": False, "loss": math.nan}
 

@@ -20,12 +20,12 @@ from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.evaluation import evaluate
 from nlhfsim.llm.exact import ExactGame
-from nlhfsim.llm.interrupts import Interrupts
+from nlhfsim.llm.interrupts import Interrupts, only_one
 from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.model import decoder, ensure_causal, ensure_model, ensure_tokenizer, stop_tokens_of, vocabulary_size
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.llm.oracles import PreferenceOracle, Response
-from nlhfsim.llm.parts import encoded, ensure_tokens, policies_of
+from nlhfsim.llm.parts import encoded, ensure_callbacks, ensure_tokens, policies_of
 from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
@@ -95,9 +95,9 @@ class NashTrainer:
     ) -> None:
         if not isinstance(config, NashConfig):
             raise InputError(f"config = {config!r} must be a NashConfig")
-        if not callable(getattr(oracle, "compare", None)):
+        if isinstance(oracle, type) or not callable(getattr(oracle, "compare", None)):
             raise InputError(f"oracle is of type {type(oracle).__name__}, must have a method compare(prompts, left, right)")
-        self.config, self.callbacks, self.recipe, self.command = config, list(callbacks), recipe, command
+        self.config, self.callbacks, self.recipe, self.command = config, ensure_callbacks(callbacks), recipe, command
         self.tokenizer = ensure_tokenizer(tokenizer)
         model = ensure_model(model)
         self.prompts = encoded(prompts, "prompts", model, self.tokenizer, config)
@@ -192,14 +192,20 @@ class NashTrainer:
         Raises
         ------
         InputError
-            If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or prompts.
+            If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or
+            prompts, or a run is writing to it at this moment.
         OracleError
             If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
             several processes none waits for the others: what is saved is the newest checkpoint.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
-        self._open(ensure_flag("resume", resume))
+        with only_one(self.out if self.processes.first else None):
+            self._train(ensure_flag("resume", resume))
+        return self.run
+
+    def _train(self, resume: bool) -> None:
+        self._open(resume)
         self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
         self._begin = time.perf_counter()
         try:
@@ -217,7 +223,6 @@ class NashTrainer:
             where = self._stop("interrupted")
             raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
         self._stop("done")
-        return self.run
 
     @property
     def run(self) -> TrainingRun:
@@ -263,6 +268,7 @@ class NashTrainer:
         found = checkpoint.load(folder)
         here = self._json_config() | {"processes": self.processes.count}
         checkpoint.ensure_same(folder, found.state, here, self._digests())
+        checkpoint.warn_of_change(folder, found.state, self._measured_by())
         checkpoint.ensure_fits(self.policies.masters, found.policy, folder)
         checkpoint.ensure_fits(self.policies.shadow, found.target, folder)
         checkpoint.copy_to(self.policies.masters, found.policy)
@@ -290,7 +296,7 @@ class NashTrainer:
             "generators": self.processes.gather(self.estimator.generator.get_state().numpy().tobytes().hex()),
             "config": self._json_config(),
             "fixed": self.config.fixed,
-            "digests": self._digests(),
+            "digests": self._digests() | self._measured_by(),
         }
         return checkpoint.Checkpoint(
             self.policies.masters,
@@ -304,7 +310,15 @@ class NashTrainer:
         return found
 
     def _digests(self) -> dict[str, str]:
-        return {"model": self.policies.fingerprint(), "prompts": checkpoint.digest([prompt.tokens for prompt in self.prompts])}
+        """Return what a run that goes on must have in common with the one before, beside its configuration."""
+        prompts = checkpoint.digest([prompt.tokens for prompt in self.prompts])
+        return {"model": self.policies.fingerprint(), "set of prompts": prompts}
+
+    def _measured_by(self) -> dict[str, str]:
+        """Return what its curves depend on, and may change for a reason, as where a judge has moved."""
+        tables = self.recipe.get("oracle") if isinstance(self.recipe, dict) else None
+        held_out = [prompt.tokens for prompt in self.held_out]
+        return {"oracle of the recipe": checkpoint.digest(tables), "held-out prompts": checkpoint.digest(held_out)}
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.taken % every == 0
@@ -328,6 +342,7 @@ class NashTrainer:
         self._call(event, metrics)
 
     def _call(self, event: str, what: Any) -> None:
+        what = dict(what) if isinstance(what, dict) else what  # a callback may do with it what it likes
         for callback in self.callbacks if self.processes.first else ():
             if hasattr(callback, event):
                 getattr(callback, event)(what)

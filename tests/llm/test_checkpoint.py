@@ -331,9 +331,9 @@ STRANGERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "tuples": ({"stop_tokens": (2,)}, r"stop_tokens = \[\] there, \[2\] here"),
     "schedule": ({"schedule": "linear"}, "schedule = constant there, linear here"),
-    "model": ({"model": gpt2(seed=1)}, "is of other model: take another folder, or the same model"),
-    "family": ({"model": qwen2()}, "is of other model"),
-    "prompts": ({"prompts": [*PROMPTS, [1]]}, "is of other prompts: take another folder, or the same prompts"),
+    "model": ({"model": gpt2(seed=1)}, "is of another model: take another folder, or the same model"),
+    "family": ({"model": qwen2()}, "is of another model"),
+    "prompts": ({"prompts": [*PROMPTS, [1]]}, "is of another set of prompts: take another folder"),
 }
 
 

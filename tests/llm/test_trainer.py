@@ -17,11 +17,11 @@ import torch
 from small import MODELS, cyclic_oracle, gpt2
 from tokenizers import Tokenizer, models, pre_tokenizers
 from training import PROMPTS, SMALL, Untrustworthy, assert_same_state, copied, same, state_of, timeless, train_on
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, Qwen2Config
 
 import nlhfsim.llm.estimate as estimate
 import nlhfsim.llm.policy as policy_module
-from nlhfsim.errors import InputError, NlhfsimWarning, UnknownNameError
+from nlhfsim.errors import DataError, InputError, NlhfsimWarning, UnknownNameError
 from nlhfsim.llm import NashConfig, NashTrainer, load_run, methods, oracles
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.training_run import TrainingRun
@@ -115,6 +115,7 @@ def fields_of(name: str) -> dict[str, Any]:
     return {"kl_estimator": "token"} if name == "token" else {"method": name}
 
 
+@pytest.mark.filterwarnings("ignore:no pair of a step had a verdict")
 @pytest.mark.parametrize("name", SAMPLED)
 def test_a_step_without_a_verdict_moves_nothing(name: str) -> None:
     """Not by the optimizer's momentum either, nor by the KL alone; it is counted, and the run goes on."""
@@ -280,8 +281,8 @@ class OnlySteps:
 
 
 def test_events_come_in_order() -> None:
-    everything, steps, nothing = Recorder(), OnlySteps(), object()
-    train_on(callbacks=(one for one in (everything, steps, nothing)), evaluate_every=2, steps=3).fit()
+    everything, steps = Recorder(), OnlySteps()
+    train_on(callbacks=(one for one in (everything, steps)), evaluate_every=2, steps=3).fit()
     assert everything.events == [
         ("evaluation", 0),
         ("step", 1),
@@ -341,7 +342,7 @@ def test_what_is_written_is_what_was_returned(tmp_path: Path) -> None:
             np.testing.assert_array_equal(values, other[name])
     assert read.result["final"]["exploitability"] == returned.final["exploitability"] and read.result["steps"] == 6
     assert {"torch", "transformers"} <= set(read.provenance["versions"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == [
         "checkpoints",
         "config.json",
         "metrics.jsonl",
@@ -533,3 +534,71 @@ def test_a_model_that_was_trained_is_no_reference() -> None:
     with pytest.warns(NlhfsimWarning, match="model was trained for 1 steps by another trainer"):
         train_on(model)
     train_on(model)
+
+
+def test_an_oracle_that_is_never_sure_is_told() -> None:
+    """At the first step that it costs, and not at the end."""
+    trainer = train_on(oracle=oracles.FunctionOracle(lambda prompt, left, right: None))
+    with pytest.warns(NlhfsimWarning, match="no pair of a step had a verdict, so the policy stayed"):
+        trainer.step()
+
+
+def test_callbacks_have_something_to_call() -> None:
+    """And what they do with what they get is their own business."""
+    for wrong, right in ((print, r"callbacks\[0\] = .* must have one of the methods"), (None, "callbacks = None must be a list")):
+        with pytest.raises(InputError, match=right):
+            train_on(callbacks=wrong if wrong is None else [wrong])
+
+    class Clears:
+        def on_step(self, metrics: dict[str, Any]) -> None:
+            metrics.clear()
+
+    assert train_on(callbacks=[Clears()], steps=2).fit().steps["step"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("device", ["banana", 3.5, "meta", "cuda"])
+def test_a_device_that_is_not_there(device: Any) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="device = "):
+        NashTrainer(gpt2(), None, cyclic_oracle(3, 2), PROMPTS, NashConfig(**SMALL), device=device)
+
+
+def test_an_oracle_must_be_made() -> None:
+    with pytest.raises(InputError, match="oracle is of type type, must have a method compare"):
+        train_on(oracle=oracles.MatrixOracle)
+
+
+TINY: dict[str, Any] = dict(
+    vocab_size=3, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16
+)
+
+
+def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    """transformers would make one up, at random."""
+    reward = AutoModelForSequenceClassification.from_config(Qwen2Config(**TINY, num_labels=1, tie_word_embeddings=False))
+    reward.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="has no lm_head.weight, so it is no model: with random weights in its place it is noise"):
+        train_on(str(tmp_path))
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    """The second is refused while the first writes, and not afterwards."""
+    second: list[str] = []
+
+    class Begins:
+        def on_step(self, metrics: dict[str, Any]) -> None:
+            with pytest.raises(InputError, match="is being written by another run") as caught:
+                train_on(out=tmp_path).fit()
+            second.append(str(caught.value))
+
+    train_on(out=tmp_path, callbacks=[Begins()], steps=1).fit()
+    assert len(second) == 1
+    assert train_on(out=tmp_path, steps=2).fit().last_step == 2
+
+
+def test_what_measures_may_change_and_is_told(tmp_path: Path) -> None:
+    """Held-out prompts, or the oracle of a recipe: the curves have two parts then."""
+    train_on(out=tmp_path, steps=1).fit()
+    with pytest.warns(NlhfsimWarning, match="held-out prompts: not as they were for checkpoint"):
+        train_on(out=tmp_path, steps=2, held_out=[[2, 2]]).fit()

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlhfsim.errors import InputError, ensure_integer
+from nlhfsim.errors import DataError, InputError, ensure_integer
+from nlhfsim.llm.pretrained import ensure_covers, first_line, load_pretrained
 
 
-def load(kind: Any, model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any]:
+def load(kind: Any, model: Any, tokenizer: Any, device: Any, what: str) -> tuple[Any, Any]:
     """Return model and tokenizer, read from a folder or the hub where `model` is a path; `kind` is the class that reads it.
 
     A model that is read goes to the first CUDA device if there is one, and one that is given stays where it is, unless `device`
@@ -24,13 +25,18 @@ def load(kind: Any, model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any]:
 
     if isinstance(model, (str, os.PathLike)):
         source = os.fspath(model)
-        tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        model = kind.from_pretrained(source, dtype="auto")
+        model = load_pretrained(kind, source, what, dtype="auto")
+        if tokenizer is None:
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(source)
+            except Exception as error:  # every file of it can be damaged in its own way
+                raise DataError(f"{what} {source!r} has no tokenizer: {first_line(error)}") from error
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model = {model!r} must be a transformers model or the path of one")
     if not callable(tokenizer):
         raise InputError(f"tokenizer = {tokenizer!r} must be a transformers tokenizer, the one that the model was trained with")
+    ensure_covers(model, tokenizer)
     return (model if device is None else model.to(device)), tokenizer
 
 

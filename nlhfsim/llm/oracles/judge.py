@@ -12,6 +12,7 @@ from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.llm.oracles._check import ensure_template
 from nlhfsim.llm.oracles._models import batches, context_length, load, parameters, reading, use_chat
 from nlhfsim.llm.oracles._spec import Prompt, Response, Verdicts
+from nlhfsim.llm.pretrained import head_of
 
 FIELDS = ("prompt", "left", "right")
 TEMPLATE = """\
@@ -86,7 +87,9 @@ class JudgeOracle:
         if template is not None:
             ensure_template("template", template, FIELDS)
         self._batch_size = ensure_integer("batch_size", batch_size, 1)
-        self._model, self._tokenizer = load(AutoModelForCausalLM, model, tokenizer, device)
+        self._model, self._tokenizer = load(AutoModelForCausalLM, model, tokenizer, device, "judge")
+        if head_of(self._model) is None:
+            raise InputError(f"model is a {type(self._model).__name__}, must be a causal language model, which answers in words")
         self._chat = use_chat(self._tokenizer, chat)
         self._template = template or (TEMPLATE if self._chat else TEMPLATE + ENDING)
         self._answers = self._answer_tokens(answers or (("A", "B") if self._chat else (" A", " B")))

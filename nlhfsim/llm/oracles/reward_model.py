@@ -12,6 +12,7 @@ from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.llm.oracles._check import ensure_template
 from nlhfsim.llm.oracles._models import batches, context_length, load, parameters, reading, use_chat
 from nlhfsim.llm.oracles.score import ScoreOracle
+from nlhfsim.llm.pretrained import head_of
 
 FIELDS = ("prompt", "response")
 
@@ -74,7 +75,9 @@ class RewardModelOracle(ScoreOracle):
             if chat:
                 raise InputError("give template or chat = True, not both")
         ensure_integer("batch_size", batch_size, 1)
-        self._model, self._tokenizer = load(AutoModelForSequenceClassification, model, tokenizer, device)
+        self._model, self._tokenizer = load(AutoModelForSequenceClassification, model, tokenizer, device, "reward model")
+        if head_of(self._model) is not None:
+            raise InputError(f"model is a {type(self._model).__name__}, must be a sequence classifier with one label, the reward")
         if self._model.config.num_labels != 1:
             raise InputError(f"model has {self._model.config.num_labels} labels, must have one, the reward: num_labels=1")
         self._template = template
