@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nlhfsim.errors import DataError, InputError, NlhfsimWarning
+from nlhfsim.llm.pretrained import first_line
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
@@ -105,8 +106,7 @@ def load(path: Path) -> Checkpoint:
         memory = torch.load(path / _MEMORY, map_location="cpu", weights_only=True)
         return Checkpoint(weights["policy"], weights["target"], memory, state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"checkpoint {str(path)!r} cannot be read: {said[0]}; {REMOVE}") from error
+        raise DataError(f"checkpoint {str(path)!r} cannot be read: {first_line(error)}; {REMOVE}") from error
 
 
 def ensure_same(path: Path, state: Mapping[str, Any], config: Mapping[str, Any], digests: Mapping[str, str]) -> None:

@@ -113,7 +113,6 @@ def _sample(
     running = torch.ones(count, dtype=torch.bool, device=policies.device)
     drawn, there, logs_drawn = [], [], []
     for _ in range(limits.max_new_tokens):
-        logs = torch.zeros(())
         if len(writers) == 1:
             logs = space.log_probabilities(writers[0].logits)
         else:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from scipy.special import entr
 
 from nlhfsim.errors import InputError, NlhfsimWarning
 from nlhfsim.llm import methods
@@ -148,9 +148,7 @@ def _count(trainer: NashTrainer, responses: Responses, opponents: Responses | No
 
 def _metrics(trainer: NashTrainer, responses: Responses, labels: Labels, sums: Sums) -> dict[str, Any]:
     """Return the measures of a step's draws, over all processes."""
-    chances = np.clip(labels.probabilities, 1e-300, 1.0)
-    against = np.clip(1 - labels.probabilities, 1e-300, 1.0)
-    entropies = -(chances * np.log(chances) + against * np.log(against))
+    entropies = entr(labels.probabilities) + entr(1 - labels.probabilities)
     tokens, count, ended, asked, invalid, entropy, answered = trainer.processes.sums(
         int(responses.mask.sum()),
         len(responses),

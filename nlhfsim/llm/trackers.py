@@ -19,6 +19,7 @@ from typing import Any
 
 from nlhfsim.errors import InputError, MissingExtraError, NlhfsimWarning, ensure_choice
 from nlhfsim.files import write_whole
+from nlhfsim.llm.pretrained import first_line
 
 NAMES = ("tensorboard", "wandb", "trackio")
 FILE = "tracking.json"
@@ -82,7 +83,7 @@ class Tracker:
         except InputError:
             raise
         except Exception as error:  # each service fails in its own way
-            raise InputError(f"{self.library} cannot begin: {_first(error)}") from None
+            raise InputError(f"{self.library} cannot begin: {first_line(error)}") from None
 
     def on_step(self, metrics: Mapping[str, Any]) -> None:
         """Write the numbers of a step."""
@@ -104,7 +105,7 @@ class Tracker:
             action()
         except Exception as error:  # each service fails in its own way
             self._broken = True
-            message = f"{self.library} fails, and is left out from here on: {_first(error)}"
+            message = f"{self.library} fails, and is left out from here on: {first_line(error)}"
             warnings.warn(message, NlhfsimWarning, stacklevel=3)
 
     def _open(self, run: Mapping[str, Any]) -> None:
@@ -253,7 +254,3 @@ def _name(run: Mapping[str, Any]) -> tuple[str, str]:
         made = {"name": str(title), "id": secrets.token_hex(4)}
         write_whole(path, (json.dumps(made, ensure_ascii=False) + "\n").encode("utf-8"))
         return made["name"], made["id"]
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ import torch
 
 from nlhfsim import provenance
 from nlhfsim.errors import InputError, NlhfsimWarning, ensure_choice, ensure_flag, ensure_integer
-from nlhfsim.files import ensure_folder, write_whole
+from nlhfsim.files import ensure_folder, jsonable, write_whole
 from nlhfsim.llm import checkpoint
 from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.estimate import Estimator
@@ -401,13 +400,9 @@ class NashTrainer:
             "seconds": self.seconds,
             "queries": self.queries,
             "tokens": self.tokens,
-            "final": _finite(evaluations[-1]) if evaluations else None,
+            "final": jsonable(evaluations[-1]) if evaluations else None,
         }
         write_whole(self.out / "result.json", (json.dumps(result, indent=1) + "\n").encode("utf-8"))
         if status == "done":
             self.save_model(self.out / "model")
         return f"; saved in {str(self.out)!r}, the same call goes on from there"
-
-
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
