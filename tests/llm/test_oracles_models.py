@@ -350,3 +350,14 @@ def test_answers_may_be_tensors_that_numpy_can_read() -> None:
     for tensor in (torch.tensor([0.5, 0.5], requires_grad=True), torch.tensor([0.5, 0.5], dtype=torch.bfloat16)):
         with pytest.raises(InputError, match="Tensors.compare: probabilities must be an array of numbers: "):
             ask(Tensors(tensor), PROMPTS[:2], LEFT[:2], RIGHT[:2])
+
+
+def test_a_model_of_another_kind_is_refused_when_it_is_given() -> None:
+    """A reward model cannot answer, and a language model has no reward; a tokenizer may not be larger than its model."""
+    with pytest.raises(InputError, match="model is a .*ForSequenceClassification, must be a causal language model"):
+        JudgeOracle(reward_model(), byte_tokenizer())
+    with pytest.raises(InputError, match="model is a Qwen2ForCausalLM, must be a sequence classifier with one label"):
+        RewardModelOracle(qwen(), byte_tokenizer())
+    small = Qwen2ForCausalLM(Qwen2Config(vocab_size=50, **SMALL))
+    with pytest.raises(InputError, match="tokenizer has .* tokens and model 50: they do not belong together"):
+        JudgeOracle(small, byte_tokenizer())
