@@ -22,6 +22,7 @@ from nlhfsim.llm import methods
 PRECISIONS = ("float32", "bfloat16", "float64")
 SCHEDULES = ("constant", "linear", "cosine", "inverse_time")
 OPTIMIZERS = ("adamw", "sgd")
+DECODINGS = ("auto", "eager", "static", "graph")
 OF_METHODS = ("proximal_step", "averaging", "refresh_every", "inner_steps", "mixing")
 
 
@@ -103,6 +104,10 @@ class NashConfig:
         Tokens whose logits over the vocabulary are in memory at once.
     generation_batch : int, optional
         Responses generated at once; None: all of a step.
+    decoding : str
+        What responses are written with. ``"eager"``: keys and values in a cache that grows. ``"static"``: in one of a fixed
+        size. ``"graph"``: that, and the step of a token is replayed as a CUDA graph. ``"auto"``: a graph on a GPU if the model
+        allows it, else eager. For the same seed they give the same responses, up to rounding.
     evaluation_responses : int
         Responses to each held-out prompt in an evaluation, of each policy.
     exact_check : bool
@@ -166,6 +171,7 @@ class NashConfig:
     activation_checkpointing: bool = False
     logprob_chunk: int = 1024
     generation_batch: int | None = None
+    decoding: str = "auto"
     evaluation_responses: int = 4
     exact_check: bool = False
     evaluate_every: int | None = None
@@ -274,9 +280,9 @@ class NashConfig:
     def fixed(self) -> list[str]:
         """The fields that the weights after a step depend on: a run can be resumed only with the same.
 
-        How far to go may change, unless the schedule depends on it; so may what does not touch the gradient's bits.
+        How far to go may change, unless the schedule depends on it; so may what changes the gradient by rounding at most.
         """
-        free = {"evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        free = {"decoding", "evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
         if self.schedule == "constant" or (self.schedule == "inverse_time" and self.decay_steps is not None):
             free.add("steps")
         return [field.name for field in fields(self) if field.name not in free]
@@ -371,6 +377,7 @@ _CHECKS: dict[str, Check] = {
     "activation_checkpointing": ensure_flag,
     "logprob_chunk": _integer(1),
     "generation_batch": _integer(1),
+    "decoding": _choice(DECODINGS),
     "evaluation_responses": _integer(1),
     "exact_check": ensure_flag,
     "evaluate_every": _integer(1),

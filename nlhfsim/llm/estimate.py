@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nlhfsim.llm.config import NashConfig
+from nlhfsim.llm.decoding import Decoder
 from nlhfsim.llm.logprobs import Responses, Scores, TokenSpace, score, states
 from nlhfsim.llm.losses import gains_against, pair_loss, token_kl_loss
 from nlhfsim.llm.memory import advice_on
@@ -120,6 +121,7 @@ class Estimator:
         self.processes = processes
         self.space = TokenSpace.of(config.temperature, config.allowed_tokens, policies.device)
         self.limits = Limits(config.max_new_tokens, stop_tokens, config.top_k, config.top_p)
+        self.decoder = Decoder(policies, config.decoding)
         self.generator = torch.Generator(device=policies.device).manual_seed(_seed_of(config.seed, processes.rank))
         key = (1, processes.rank) if processes.rank else (1,)
         self.voter = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=key)))
@@ -140,6 +142,7 @@ class Estimator:
                 self.limits,
                 generator or self.generator,
                 self.config.generation_batch,
+                self.decoder,
             )
 
     def texts(self, responses: Responses) -> list[Response]:

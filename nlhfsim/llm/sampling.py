@@ -1,8 +1,7 @@
-"""Sampling responses: cached keys and values, a generator of its own, and mixtures of policies with a cache each."""
+"""Sampling responses: a generator of its own, truncation, and mixtures of policies with a cache each."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlhfsim.llm.logprobs import Responses, TokenSpace, forward_arguments
+from nlhfsim.llm.decoding import Decoder
+from nlhfsim.llm.logprobs import Responses, TokenSpace
 from nlhfsim.llm.policy import Policies
 
+_BLOCK = 512
 Mixture = tuple[tuple[str, float], ...]
 """Views and their weights: the distribution at a token is proportional to the product of theirs to the power of the weights."""
 
@@ -61,6 +62,7 @@ def sample(
     limits: Limits,
     generator: torch.Generator,
     batch: int | None = None,
+    decoder: Decoder | None = None,
 ) -> Responses:
     """Draw responses.
 
@@ -82,6 +84,8 @@ def sample(
         The only source of randomness.
     batch : int, optional
         Responses drawn at once, rounded up to whole prompts; None: all.
+    decoder : Decoder, optional
+        What they are written with; None: caches that grow.
 
     Returns
     -------
@@ -89,15 +93,16 @@ def sample(
         ``len(prompts) * copies`` of them, with the log-probability of every token as it was drawn.
     """
     at_once = len(prompts) if batch is None else max(1, batch // copies)
+    decoder = decoder or Decoder(policies, "eager")
     parts = [
-        _sample(policies, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
+        _sample(decoder, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
         for begin in range(0, len(prompts), at_once)
     ]
     return parts[0] if len(parts) == 1 else join(parts)
 
 
 def _sample(
-    policies: Policies,
+    decoder: Decoder,
     mixture: Mixture,
     prompts: Sequence[Sequence[int]],
     copies: int,
@@ -105,40 +110,71 @@ def _sample(
     limits: Limits,
     generator: torch.Generator,
 ) -> Responses:
-    tokens, mask = pad_left(prompts, policies.device)
-    writers = [_Writer(policies, view, tokens, mask, copies) for view, _ in mixture]
+    device, longest = decoder.policies.device, limits.max_new_tokens
+    tokens, mask = pad_left(prompts, device)
+    writers = [decoder.writer(view, tokens, mask, copies, longest) for view, _ in mixture]
     prompt_tokens, prompt_mask = tokens.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
     count = len(prompt_tokens)
-    stop = torch.tensor(limits.stop_tokens, dtype=torch.long, device=policies.device)
-    running = torch.ones(count, dtype=torch.bool, device=policies.device)
+    stop = torch.tensor(limits.stop_tokens, dtype=torch.long, device=device)
+    running = torch.ones(count, dtype=torch.bool, device=device)
+    # All at once, so that what is drawn next does not depend on when these responses end.
+    shares = torch.rand((longest, count), generator=generator, device=device, dtype=torch.float64)
     drawn, there, logs_drawn = [], [], []
-    for _ in range(limits.max_new_tokens):
+    for k in range(longest):
         if len(writers) == 1:
             logs = space.log_probabilities(writers[0].logits)
         else:
             parts = [weight * space.log_probabilities(w.logits) for w, (_, weight) in zip(writers, mixture, strict=True)]
             logs = torch.log_softmax(torch.stack(parts).sum(0), dim=-1)
-        places = draw(truncated(logs, limits), generator)
+        places = draw(truncated(logs, limits), shares[k])
         chosen = torch.where(running, space.tokens(places), 0)
         drawn.append(chosen)
         there.append(running)
         logs_drawn.append(torch.where(running, logs.gather(-1, places[:, None])[:, 0], 0.0))
         running = running & ~torch.isin(chosen, stop)
-        if len(drawn) == limits.max_new_tokens or not bool(running.any()):
+        if k + 1 == longest or (len(stop) > 0 and k % _looks(device) == 0 and not bool(running.any())):
             break
         for writer in writers:
             writer.advance(chosen, there[-1])
-    return Responses(
-        prompt_tokens, prompt_mask, torch.stack(drawn, 1), torch.stack(there, 1), ~running, torch.stack(logs_drawn, 1)
-    )
+    found = torch.stack(there, 1)
+    width = max(1, int(found.sum(1).max()))
+    drawn_tokens, drawn_logs = torch.stack(drawn, 1)[:, :width], torch.stack(logs_drawn, 1)[:, :width]
+    return Responses(prompt_tokens, prompt_mask, drawn_tokens, found[:, :width], ~running, drawn_logs)
 
 
-def draw(logs: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one place a row by inverting the distribution function at one uniform number a row, shape ``(N,)``."""
-    reach = logs.double().exp().cumsum(-1)
-    shares = torch.rand((len(logs), 1), generator=generator, device=logs.device, dtype=torch.float64)
-    places = torch.searchsorted(reach, shares * reach[:, -1:], right=True)[:, 0]
-    return places.clamp(max=logs.shape[-1] - 1)
+def _looks(device: torch.device) -> int:
+    """Return after how many tokens to look whether all responses have ended: a look waits for a GPU, which then waits too."""
+    return 16 if device.type == "cuda" else 1
+
+
+def draw(logs: Tensor, shares: Tensor) -> Tensor:
+    """Return one place a row by inverting the distribution function at its share.
+
+    Parameters
+    ----------
+    logs : torch.Tensor
+        Log-probabilities, shape ``(N, tokens)``; they need not be normalized.
+    shares : torch.Tensor
+        Uniform in [0, 1), float64, shape ``(N,)``.
+    """
+    if logs.shape[-1] <= _BLOCK:
+        return _inverse(logs.double().exp(), shares[:, None])[0][:, 0]
+    # First a block, then a token of it: the running sum of a whole vocabulary takes longer than everything else here.
+    chances = torch.nn.functional.pad(logs.exp(), (0, -logs.shape[-1] % _BLOCK)).view(len(logs), -1, _BLOCK)
+    blocks = chances.sum(-1, dtype=torch.float64)
+    block, rest = _inverse(blocks, shares[:, None])
+    inside = chances.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].double()
+    place, _ = _inverse(inside, rest / blocks.gather(-1, block))
+    return (block * _BLOCK + place)[:, 0]
+
+
+def _inverse(chances: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the running sum passes a share of the total, never at a chance of 0, and what of it is left there."""
+    reach = chances.cumsum(-1)
+    total = reach[:, -1:]
+    goal = torch.minimum(shares * total, torch.nextafter(total, torch.zeros_like(total)))
+    place = torch.searchsorted(reach, goal, right=True).clamp(max=reach.shape[-1] - 1)  # beyond it only if they are no numbers
+    return place, (goal - (reach.gather(-1, place) - chances.gather(-1, place))).clamp(min=0.0)
 
 
 def truncated(logs: Tensor, limits: Limits) -> Tensor:
@@ -171,45 +207,3 @@ def join(parts: Sequence[Responses]) -> Responses:
         torch.cat([part.ended for part in parts]),
         glued("sampled", False, right) if all(part.sampled is not None for part in parts) else None,
     )
-
-
-class _Writer:
-    """One view, its own cache, and its logits of the next token.
-
-    Two views must not share a cache: the second would read keys and values that the first has written.
-    """
-
-    def __init__(self, policies: Policies, view: str, tokens: Tensor, mask: Tensor, copies: int) -> None:
-        self.policies, self.view = policies, view
-        with policies.view(view) as model:
-            accepted = inspect.signature(model.forward).parameters
-            self.name = "past_key_values" if "past_key_values" in accepted else "cache"
-            self.last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-            self.positions = "position_ids" in accepted
-            # A prompt is read once, and its cache copied, where the cache can be copied.
-            out = model(input_ids=tokens, use_cache=True, **forward_arguments(model, mask), **self.last)
-            self.cache: Any = _cache_of(out, self.name)
-            self.logits, self.mask = out.logits[:, -1], mask.long()
-            if copies > 1:
-                self.mask = self.mask.repeat_interleave(copies, 0)
-                if hasattr(self.cache, "batch_repeat_interleave"):
-                    self.cache.batch_repeat_interleave(copies)
-                    self.logits = self.logits.repeat_interleave(copies, 0)
-                else:
-                    repeated = tokens.repeat_interleave(copies, 0)
-                    out = model(input_ids=repeated, use_cache=True, **forward_arguments(model, self.mask), **self.last)
-                    self.cache, self.logits = _cache_of(out, self.name), out.logits[:, -1]
-
-    def advance(self, chosen: Tensor, there: Tensor) -> None:
-        """Read one more token of every response."""
-        self.mask = torch.cat([self.mask, there[:, None].long()], 1)
-        arguments: dict[str, Any] = {"attention_mask": self.mask, self.name: self.cache}
-        if self.positions:
-            arguments["position_ids"] = (self.mask.sum(-1, keepdim=True) - 1).clamp(min=0)
-        with self.policies.view(self.view) as model:
-            out = model(input_ids=chosen[:, None], use_cache=True, **arguments, **self.last)
-        self.logits = out.logits[:, -1]
-
-
-def _cache_of(out: Any, name: str) -> Any:
-    return getattr(out, name, None) or getattr(out, "past_key_values", None)

@@ -57,6 +57,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "activation_checkpointing": [(1, "True or False")],
     "logprob_chunk": [(0, "at least 1")],
     "generation_batch": [(0, "at least 1")],
+    "decoding": [("cuda", "auto, eager, graph, static"), ("graf", "graph")],
     "evaluation_responses": [(0, "at least 1")],
     "exact_check": [(1, "True or False")],
     "evaluate_every": [(0, "at least 1")],
@@ -162,7 +163,7 @@ def test_types_are_exact() -> None:
 
 
 def test_what_a_resumed_run_may_change() -> None:
-    free = {"evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+    free = {"decoding", "evaluation_responses", "exact_check", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
     every = {field.name for field in fields(NashConfig)}
     assert set(NashConfig().fixed) == every - free - {"steps"}
     assert set(NashConfig(schedule="inverse_time", decay_steps=5).fixed) == every - free - {"steps"}

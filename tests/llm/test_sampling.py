@@ -14,7 +14,7 @@ import torch
 from small import MODELS, cyclic_oracle, gpt2, qwen2
 from torch import Tensor
 
-import nlhfsim.llm.sampling as sampling
+import nlhfsim.llm.decoding as decoding
 from nlhfsim.llm import NashConfig, NashTrainer
 from nlhfsim.llm.logprobs import TokenSpace
 from nlhfsim.llm.sampling import Limits, Mixture, draw, join, mixture_of, sample, truncated
@@ -85,12 +85,12 @@ def test_one_cache_for_two_models_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     """A trainer was found whose mixture hands the cache of the policy to the reference too."""
     first: dict[str, Any] = {}
 
-    class Shared(sampling._Writer):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+    class Shared(decoding.Writer):
+        def repeat(self, copies: int) -> None:
+            super().repeat(copies)
             self.cache = first.setdefault("cache", self.cache)
 
-    monkeypatch.setattr(sampling, "_Writer", Shared)
+    monkeypatch.setattr(decoding, "Writer", Shared)
     assert largest_step_error(trainer_of(qwen2(), length=4), mixture_of(0.4)) > 1e-2
 
 
@@ -186,6 +186,34 @@ def test_truncated_sampling() -> None:
 def test_a_draw_inverts_the_distribution_function() -> None:
     """Places of probability 0 are never drawn, at either end."""
     logs = torch.log(torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]])).expand(20_000, 5)
-    counts = torch.bincount(draw(logs, torch.Generator().manual_seed(0)), minlength=5)
+    shares = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.bincount(draw(logs, shares), minlength=5)
     assert counts[[0, 2, 4]].tolist() == [0, 0, 0]
     assert abs(int(counts[1]) - 5000) < 4 * np.sqrt(20_000 * 0.25 * 0.75)
+
+
+@pytest.mark.parametrize("tokens", [3, 512, 513, 5000])
+def test_draws_of_a_large_vocabulary(tokens: int) -> None:
+    """Block after block or at once, a draw is where NumPy's running sum passes the share; the two ends have no chance."""
+    rng = np.random.default_rng(0)
+    chances = rng.dirichlet(np.full(tokens, 0.3), size=400)
+    chances[:, [0, -1]] = 0.0
+    shares = np.concatenate([[0.0, 1 - 2**-53], rng.random(398)])
+    with np.errstate(divide="ignore"):
+        found = draw(torch.from_numpy(np.log(chances)), torch.from_numpy(shares)).numpy()
+    reach = chances.cumsum(1)
+    right = [np.searchsorted(row, share * row[-1], side="right") for row, share in zip(reach, shares)]
+    assert found[2:].tolist() == right[2:]
+    assert (chances[np.arange(400), found] > 0).all() and found[0] == np.flatnonzero(chances[0])[0]
+
+
+def test_what_is_drawn_next_does_not_depend_on_when_responses_end() -> None:
+    """The generator has moved by as much, whether a response ends at its first token or not at all."""
+    trainer, states = trainer_of(gpt2(), length=6), []
+    for stop in ((0, 1, 2), (2,), ()):
+        generator = torch.Generator().manual_seed(5)
+        limits = Limits(6, stop)
+        found = sample(trainer.policies, POLICY, PROMPTS, 2, trainer.estimator.space, limits, generator)
+        assert found.tokens.shape[1] == int(found.mask.sum(1).max())
+        states.append(generator.get_state())
+    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])

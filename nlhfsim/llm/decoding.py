@@ -1,0 +1,182 @@
+"""What a view writes with, token after token: a cache that grows, or one of a fixed size."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlhfsim.errors import InputError, NlhfsimWarning
+from nlhfsim.llm.logprobs import forward_arguments
+from nlhfsim.llm.policy import Policies
+from nlhfsim.llm.pretrained import first_line
+from nlhfsim.llm.static_cache import Run, StaticWriter, cuda_graph
+
+_BLOCK = 64
+"""Sizes of a fixed cache are multiples of it, so that prompts of about the same length share one."""
+
+
+class Writer:
+    """One view, its own cache, and its logits of the next token; the cache grows.
+
+    Two views must not share a cache: the second would read keys and values that the first has written.
+
+    Parameters
+    ----------
+    policies : Policies
+        The models.
+    view : str
+        Which of them writes.
+    tokens, mask : torch.Tensor
+        Prompts, padded on the left, shape ``(N, longest)``.
+
+    Attributes
+    ----------
+    logits : torch.Tensor
+        Of the next token, shape ``(N, vocabulary)``.
+    """
+
+    def __init__(self, policies: Policies, view: str, tokens: Tensor, mask: Tensor) -> None:
+        self.policies, self.view, self._prompts = policies, view, tokens
+        with policies.view(view) as model:
+            accepted = inspect.signature(model.forward).parameters
+        self.name = "past_key_values" if "past_key_values" in accepted else "cache"
+        self.last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.positions = "position_ids" in accepted
+        self._read(tokens, mask)
+
+    def _read(self, tokens: Tensor, mask: Tensor) -> None:
+        with self.policies.view(self.view) as model:
+            out = model(input_ids=tokens, use_cache=True, **forward_arguments(model, mask), **self.last)
+        self.cache: Any = getattr(out, self.name, None) or getattr(out, "past_key_values", None)
+        self.logits, self.mask = out.logits[:, -1], mask.long()
+
+    def repeat(self, copies: int) -> None:
+        """Go on with `copies` of each prompt, which is not read again where its cache can be copied."""
+        if copies == 1:
+            return
+        if not hasattr(self.cache, "batch_repeat_interleave"):
+            self._read(self._prompts.repeat_interleave(copies, 0), self.mask.repeat_interleave(copies, 0))
+            return
+        self.cache.batch_repeat_interleave(copies)
+        self.logits, self.mask = self.logits.repeat_interleave(copies, 0), self.mask.repeat_interleave(copies, 0)
+
+    def advance(self, chosen: Tensor, there: Tensor) -> None:
+        """Read one more token of every response that has one."""
+        self.mask = torch.cat([self.mask, there[:, None].long()], 1)
+        arguments: dict[str, Any] = {"attention_mask": self.mask, self.name: self.cache}
+        if self.positions:
+            arguments["position_ids"] = (self.mask.sum(-1, keepdim=True) - 1).clamp(min=0)
+        with self.policies.view(self.view) as model:
+            out = model(input_ids=chosen[:, None], use_cache=True, **arguments, **self.last)
+        self.logits = out.logits[:, -1]
+
+
+class Decoder:
+    """Gives the views of some policies what they write with.
+
+    A cache of a fixed size and its graph are kept for the next responses, one for each view: they find the weights where they
+    were, as training changes them in place.
+
+    Parameters
+    ----------
+    policies : Policies
+        The models.
+    decoding : str
+        ``"eager"``: a cache that grows. ``"static"``: one of a fixed size. ``"graph"``: that, with its step as a CUDA graph.
+        ``"auto"``: a graph on a GPU if the model allows it, else eager.
+
+    Raises
+    ------
+    InputError
+        If model or device do not allow what is asked for.
+    """
+
+    def __init__(self, policies: Policies, decoding: str) -> None:
+        self.policies, self.decoding = policies, decoding
+        on_gpu = policies.device.type == "cuda"
+        if decoding == "graph" and not on_gpu:
+            raise InputError(f"decoding = 'graph' needs a CUDA device, and this one is {policies.device.type}: take 'auto'")
+        self.static = decoding in ("static", "graph") or (decoding == "auto" and on_gpu)
+        self._kept: dict[str, StaticWriter] = {}
+        if self.static:
+            self._or_give_up(self._try_out)
+
+    def writer(self, view: str, tokens: Tensor, mask: Tensor, copies: int, new_tokens: int) -> Writer | StaticWriter:
+        """Return what a view writes `copies` responses of at most `new_tokens` to each prompt with."""
+        read = Writer(self.policies, view, tokens, mask)
+        if self.static and (reason := _obstacle(read, new_tokens)):
+            self._give_up(reason)
+        if self.static:
+            count, needed = len(tokens) * copies, tokens.shape[1] + new_tokens
+            size = -(-needed // _BLOCK) * _BLOCK
+            found: StaticWriter | None = self._or_give_up(lambda: self._static(view, count, size, read, copies))
+            if found is not None:
+                return found
+        read.repeat(copies)
+        return read
+
+    def _static(self, view: str, count: int, size: int, read: Writer, copies: int) -> StaticWriter:
+        kept = self._kept.pop(view, None)
+        if kept is None or (kept.count, kept.size) != (count, size):
+            del kept  # its memory goes to the next one
+            kept = StaticWriter(self.policies, view, count, size, None if self.decoding == "static" else self._recorded)
+        kept.begin(read, copies)
+        self._kept[view] = kept
+        return kept
+
+    def _recorded(self, run: Run) -> Run:
+        return cuda_graph(run, self.policies.device)
+
+    def _or_give_up(self, work: Any) -> Any:
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:  # what a model may not be made for
+            self._give_up(first_line(error))
+
+    def _give_up(self, reason: str) -> None:
+        kind = type(self.policies.model).__name__
+        if self.decoding != "auto":
+            raise InputError(f"decoding = {self.decoding!r} does not work with {kind}: {reason}; take decoding = 'eager'")
+        self.static = False
+        warnings.warn(f"{kind} decodes without a graph, which is slower: {reason}", NlhfsimWarning, stacklevel=2)
+
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        """Compare a token that is read with a fixed cache with the same one and a cache that grows; tried, not believed."""
+        device = self.policies.device
+        tokens = torch.arange(4, device=device).view(2, 2) % self.policies.model.get_input_embeddings().num_embeddings
+        mask = torch.tensor([[False, True], [True, True]], device=device)
+        read = Writer(self.policies, "policy", tokens, mask)
+        if reason := _obstacle(read, 1):
+            raise RuntimeError(reason)
+        fixed = StaticWriter(self.policies, "policy", 2, _BLOCK)
+        fixed.begin(read, 1)
+        for writer in (read, fixed):
+            writer.advance(tokens[:, 0], mask[:, 1])
+        # Some families normalize in float32 whatever their weights are.
+        rounding = max(torch.finfo(read.logits.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+        if not float((read.logits - fixed.logits).abs().max()) <= rounding * float(read.logits.abs().max()):
+            raise RuntimeError("with a cache of a fixed size its logits are others")
+
+
+def _obstacle(read: Writer, new_tokens: int) -> str | None:
+    """Return why a cache of a fixed size cannot take the place of the one that a model has made, None if it can."""
+    layers = getattr(read.cache, "layers", [])
+    width = read.mask.shape[1]
+    for layer in layers:
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        plain = isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.dim() == values.dim() == 4
+        window = getattr(layer, "sliding_window", None)
+        if window is not None and window < width + new_tokens:
+            return f"its window of {window} tokens is shorter than prompt and response, {width + new_tokens} tokens"
+        if not plain or hasattr(layer, "conv_states") or keys.shape[2] != width:  # type: ignore[union-attr]
+            return "its cache is not of keys and values of all tokens"
+    if not layers or not read.positions:
+        return "its cache has no layers" if not layers else "it takes no positions"
+    return None

@@ -1,0 +1,274 @@
+"""A cache of a fixed size gives the samples of one that grows, also when its step is recorded and replayed.
+
+Truth: the cache that grows, itself held against whole forwards in test_sampling.py. Where there is no GPU, what stands in for its
+graph is the program of tensor operations that tracing records, which like a graph knows nothing of Python any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from small import MODELS, cyclic_oracle, gpt2, qwen2
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from training import train_on
+from transformers.modeling_utils import AttentionInterface
+
+from nlhfsim.errors import InputError, NlhfsimWarning
+from nlhfsim.llm import NashConfig, decoding, static_cache
+from nlhfsim.llm.decoding import Decoder
+from nlhfsim.llm.logprobs import Responses
+from nlhfsim.llm.sampling import Limits, mixture_of, sample
+from nlhfsim.llm.trainer import NashTrainer
+
+PROMPTS = [(0,), (1, 2, 0, 2), (2, 1)]
+LIMITS = Limits(6, (2,))
+_SHAPE: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+_SHAPE |= dict(intermediate_size=48, vocab_size=7, initializer_range=0.3, pad_token_id=0)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _SHAPE,
+    "qwen3": _SHAPE | {"head_dim": 16},
+    "mistral": _SHAPE | {"sliding_window": 64},
+    "gemma2": _SHAPE | {"head_dim": 16, "sliding_window": 64, "attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 9},
+    "gpt_neox": _SHAPE,
+    "phi": _SHAPE,
+    "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "vocab_size": 7, "init_std": 0.3},
+}
+
+
+def model_of(family: str, **changes: Any) -> Any:
+    torch.manual_seed(3)
+    config = transformers.AutoConfig.for_model(family, **FAMILIES.get(family, _SHAPE) | changes)
+    load: Any = transformers.AutoModelForCausalLM.from_config
+    # torch's own attention does not cap scores, and versions differ in whether Gemma 2 takes it.
+    return load(config, **({"attn_implementation": "eager"} if family == "gemma2" else {}))
+
+
+def trainer_of(model: Any, **fields: Any) -> NashTrainer:
+    """A trainer whose policy has left the reference."""
+    size = model.get_output_embeddings().weight.shape[0]
+    given: dict[str, Any] = {"method": "nash_md", "max_new_tokens": 3, "stop_tokens": (2,)} | fields
+    trainer = NashTrainer(model, None, cyclic_oracle(size, 1), [list(p) for p in PROMPTS], NashConfig(**given))
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for weight in trainer.policies.masters.values():
+            weight.add_(0.2 * torch.randn_like(weight) * (weight.std() + 0.1))
+    trainer.policies.publish()
+    return trainer
+
+
+def drawn(
+    trainer: NashTrainer, decoder: Decoder | None, mixing: float = 0.0, copies: int = 5, limits: Limits = LIMITS
+) -> Responses:
+    generator = torch.Generator().manual_seed(11)
+    space = trainer.estimator.space
+    return sample(trainer.policies, mixture_of(mixing), PROMPTS, copies, space, limits, generator, decoder=decoder)
+
+
+def ensure_same(found: Responses, right: Responses, tolerance: float) -> None:
+    for name in ("prompts", "prompt_mask", "tokens", "mask", "ended"):
+        assert torch.equal(getattr(found, name), getattr(right, name)), name
+    torch.testing.assert_close(found.sampled, right.sampled, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("mixing", [0.0, 0.4])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-6), ("float32", 1e-5)])
+def test_same_samples(model: str, mixing: float, precision: str, tolerance: float) -> None:
+    """Prompts of different lengths, responses that end, the policy and a mixture, twice with the same caches."""
+    trainer = trainer_of(MODELS[model](), precision=precision)
+    decoder = Decoder(trainer.policies, "static")
+    right = drawn(trainer, None, mixing)
+    for _ in range(2):
+        ensure_same(drawn(trainer, decoder, mixing), right, tolerance)
+
+
+def test_to_rounding() -> None:
+    """Where all of a model is in float64."""
+    trainer = trainer_of(gpt2(), precision="float64")
+    ensure_same(drawn(trainer, Decoder(trainer.policies, "static")), drawn(trainer, None), 1e-13)
+
+
+def test_log_probabilities_in_bfloat16() -> None:
+    """Tokens may differ by rounding; what is said of those that were drawn is what scoring says."""
+    trainer = trainer_of(qwen2(), precision="bfloat16", decoding="static")
+    found = drawn(trainer, trainer.estimator.decoder)
+    scores = trainer.estimator.score("policy", found)
+    torch.testing.assert_close(found.sampled, scores.log_probabilities, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_families(family: str) -> None:
+    """Grouped heads, windows that are long enough, capped scores, other scalings and positions."""
+    # Gemma 2 knows no padding in float64: what it adds to scores there has no place in the float32 of its softmax.
+    trainer = trainer_of(model_of(family), precision="float32" if family == "gemma2" else "float64")
+    ensure_same(drawn(trainer, Decoder(trainer.policies, "static")), drawn(trainer, None), 1e-5)
+
+
+def test_what_training_changes_is_seen() -> None:
+    """A cache is kept from step to step, and the weights are read where they are; the whole run is the same."""
+    runs = []
+    for decoding_of in ("eager", "static"):
+        trainer = train_on(qwen2(), method="nash_prox", refresh_every=2, decoding=decoding_of, precision="float64", steps=4)
+        trainer.fit()
+        runs.append({name: weight.detach() for name, weight in trainer.policies.masters.items()})
+    for name, weight in runs[0].items():
+        torch.testing.assert_close(runs[1][name], weight, rtol=0, atol=1e-6)
+
+
+def test_adapters() -> None:
+    """The policy's on and the reference's off, each view with its own cache."""
+    pytest.importorskip("peft")
+    trainer = trainer_of(qwen2(), precision="float64", lora_rank=2)
+    decoder = Decoder(trainer.policies, "static")
+    for mixing in (0.0, 1.0, 0.5):
+        ensure_same(drawn(trainer, decoder, mixing), drawn(trainer, None, mixing), 1e-6)
+    assert set(decoder._kept) == {"policy", "reference"}
+
+
+def test_one_cache_for_each_shape() -> None:
+    """Other numbers of responses and lengths make a new one, which takes the place of the old one."""
+    trainer = trainer_of(gpt2(), precision="float64")
+    decoder = Decoder(trainer.policies, "static")
+    drawn(trainer, decoder)
+    first = decoder._kept["policy"]
+    drawn(trainer, decoder, limits=Limits(20))
+    assert decoder._kept["policy"] is first
+    ensure_same(drawn(trainer, decoder, copies=3), drawn(trainer, None, copies=3), 1e-12)
+    assert decoder._kept["policy"] is not first and len(decoder._kept) == 1
+
+
+def traced(run: Callable[[], Tensor], device: Any = None) -> Callable[[], Tensor]:
+    """Record a function as tensor operations, and return what does them again; it fails where a graph would."""
+    program = make_fx(lambda: run(), tracing_mode="real")()
+    return lambda: program()
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_a_recorded_step(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same samples, for the policy and a mixture, before and after the weights have changed in place."""
+    recorded: list[Any] = []
+
+    def record(run: Callable[[], Tensor], device: Any) -> Callable[[], Tensor]:
+        recorded.append(run)
+        return traced(run)
+
+    trainer = trainer_of(MODELS[model](), precision="float64")
+    decoder = Decoder(trainer.policies, "static")
+    decoder.decoding = "graph"  # past the check for a GPU
+    monkeypatch.setattr(decoding, "cuda_graph", record)
+    for mixing in (0.0, 0.4, 0.0):
+        ensure_same(drawn(trainer, decoder, mixing), drawn(trainer, None, mixing), 1e-6)
+    with torch.no_grad():
+        for weight in trainer.policies.masters.values():
+            weight.mul_(0.9)
+    ensure_same(drawn(trainer, decoder), drawn(trainer, None), 1e-6)
+    assert len(recorded) == 2, "a step is recorded once for each view"
+
+
+def test_a_step_that_looks_at_values_cannot_be_recorded() -> None:
+    """The stand-in refuses what a graph cannot hold."""
+    values = torch.ones(3)
+    with pytest.raises(RuntimeError):
+        traced(lambda: values * 2 if bool(values.sum() > 0) else values)
+
+
+def test_what_cannot_be_recorded_is_decoded_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a graph was not asked for, with one warning; where it was, it is an error."""
+    trainer = trainer_of(gpt2(), precision="float64")
+
+    def fails(run: Any, device: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(decoding, "cuda_graph", fails)
+    decoder = Decoder(trainer.policies, "static")
+    decoder.decoding = "auto"
+    with pytest.warns(NlhfsimWarning, match="GPT2LMHeadModel decodes without a graph.*not permitted"):
+        found = drawn(trainer, decoder)
+    ensure_same(found, drawn(trainer, None), 0.0)
+    ensure_same(drawn(trainer, decoder), found, 0.0)
+    decoder = Decoder(trainer.policies, "static")
+    decoder.decoding = "graph"
+    with pytest.raises(InputError, match="'graph' does not work with GPT2LMHeadModel.*take decoding = 'eager'"):
+        drawn(trainer, decoder)
+
+
+def test_memory_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not taken for a model that cannot be recorded."""
+    trainer = trainer_of(gpt2(), decoding="static")
+
+    def fails(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(static_cache.StaticWriter, "begin", fails)
+    with pytest.raises(InputError, match="out of memory in generation"):
+        trainer.step()
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("bloom", {"n_head": 4, "n_layer": 2}, "takes no positions|its logits are others"),
+        ("mamba", {"state_size": 4}, "cache"),
+        ("mistral", {"sliding_window": 2}, "window of 2"),
+    ],
+)
+def test_models_that_need_a_cache_of_their_own(family: str, changes: dict[str, Any], words: str) -> None:
+    """Are refused, and decode eagerly."""
+    model = model_of(family, **changes)
+    with pytest.raises(InputError, match=f"decoding = 'static' does not work with .*({words})"):
+        train_on(model, oracle=cyclic_oracle(7, 1), decoding="static")
+
+
+def test_a_window_shorter_than_prompt_and_response() -> None:
+    """Is noticed when the prompts are there."""
+    trainer = trainer_of(model_of("mistral", sliding_window=8), decoding="static")
+    with pytest.raises(InputError, match="window of 8 tokens is shorter than prompt and response, 10 tokens"):
+        drawn(trainer, trainer.estimator.decoder)
+
+
+def test_a_graph_needs_a_gpu() -> None:
+    with pytest.raises(InputError, match="decoding = 'graph' needs a CUDA device, and this one is cpu: take 'auto'"):
+        Decoder(train_on(gpt2()).policies, "graph")
+
+
+def test_auto_is_eager_on_a_cpu() -> None:
+    assert not Decoder(train_on(gpt2()).policies, "auto").static
+
+
+def _padding_is_read(query: Any, key: Any, value: Any, mask: Any, **given: Any) -> Any:
+    return static_cache.one_query(None, query, key, value, torch.zeros_like(mask), **given)
+
+
+def _heads_in_another_order(query: Any, key: Any, value: Any, mask: Any, **given: Any) -> Any:
+    group = query.shape[1] // key.shape[1]
+    return static_cache.one_query(None, query, key.repeat(1, group, 1, 1), value.repeat(1, group, 1, 1), mask, **given)
+
+
+def _scores_not_scaled(query: Any, key: Any, value: Any, mask: Any, **given: Any) -> Any:
+    return static_cache.one_query(None, query, key, value, mask, **given | {"scaling": 1.0})
+
+
+@pytest.mark.parametrize("wrong", [_padding_is_read, _heads_in_another_order, _scores_not_scaled])
+def test_wrong_attention_is_noticed_before_the_first_response(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 and bfloat16, by the comparison of one token."""
+    monkeypatch.setitem(
+        AttentionInterface._global_mapping, static_cache._ATTENTION, lambda module, *given, **named: wrong(*given, **named)
+    )
+    for precision in ("float32", "bfloat16"):
+        with pytest.raises(InputError, match="with a cache of a fixed size its logits are others"):
+            trainer_of(qwen2(), decoding="static", precision=precision)
+
+
+def test_one_query_is_attention() -> None:
+    """Against torch's own, with heads that share keys and values, and a mask."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, heads, length, 8, dtype=torch.float64) for heads, length in ((6, 1), (2, 5), (2, 5)))
+    mask = torch.where(torch.rand(3, 1, 1, 5) < 0.3, -1e9, 0.0).double()
+    found, _ = static_cache.one_query(None, query, key, value, mask, scaling=0.3)
+    right = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(found, right.transpose(1, 2), rtol=0, atol=1e-13)
