@@ -82,11 +82,11 @@ class StaticWriter:
         self._bias = torch.empty((self.count, 1, 1, self.size), dtype=dtype, device=self.policies.device)
 
     def advance(self, chosen: Tensor, there: Tensor) -> None:
-        """Read one more token of every response that has one."""
+        """Read one more token of every response; what is read behind its end changes nothing of it."""
         assert self._run is not None
         self._tokens.copy_(chosen[:, None])
-        self._positions.add_(there[:, None])
-        self._bias[:, 0, 0, self._filled].masked_fill_(there, 0.0)
+        self._positions.add_(1)
+        self._bias[:, 0, 0, self._filled] = 0.0
         self._place.fill_(self._filled)
         self._filled += 1
         self.logits = self._run()

@@ -14,8 +14,7 @@ import torch
 from small import MODELS, cyclic_oracle, gpt2, qwen2
 from torch import Tensor
 
-import nlhfsim.llm.decoding as decoding
-from nlhfsim.llm import NashConfig, NashTrainer
+from nlhfsim.llm import NashConfig, NashTrainer, decoding, sampling
 from nlhfsim.llm.logprobs import TokenSpace
 from nlhfsim.llm.sampling import Limits, Mixture, draw, join, mixture_of, sample, truncated
 
@@ -205,6 +204,18 @@ def test_draws_of_a_large_vocabulary(tokens: int) -> None:
     right = [np.searchsorted(row, share * row[-1], side="right") for row, share in zip(reach, shares)]
     assert found[2:].tolist() == right[2:]
     assert (chances[np.arange(400), found] > 0).all() and found[0] == np.flatnonzero(chances[0])[0]
+
+
+def test_rounding_leads_to_no_token_without_a_chance() -> None:
+    """What is left within a block may round to less than nothing, or to more than the block has."""
+    chances = torch.rand(20_000, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reach = chances.cumsum(-1)
+    place, rest = sampling._inverse(chances, reach[:, 20:21] / reach[:, -1:])
+    assert set(torch.unique(place).tolist()) <= {20, 21} and float(rest.min()) >= 0
+    chances[:, [0, -1]] = 0.0
+    for share, right in ((0.0, 1), (1.0, 38)):
+        place, _ = sampling._inverse(chances, torch.full((20_000, 1), share, dtype=torch.float64))
+        assert torch.unique(place).tolist() == [right]
 
 
 def test_what_is_drawn_next_does_not_depend_on_when_responses_end() -> None:
