@@ -62,6 +62,10 @@ class OracleError(NlhfsimError):
     """A preference oracle cannot be asked: its service is down, or refuses; a training run stops with everything saved."""
 
 
+class SamplerError(NlhfsimError):
+    """A sampler of responses cannot be asked: its server is down, or refuses; a training run stops with everything saved."""
+
+
 class MissingExtraError(NlhfsimError, ImportError):
     """An optional dependency is needed; the message gives the command that installs it."""
 

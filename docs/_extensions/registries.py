@@ -224,7 +224,7 @@ def _title(bibtex: str) -> str:
 # Modules
 
 
-LLM = ("nlhfsim.llm", "nlhfsim.llm.exact", "nlhfsim.llm.interop", "nlhfsim.llm.oracles")
+LLM = ("nlhfsim.llm", "nlhfsim.llm.exact", "nlhfsim.llm.interop", "nlhfsim.llm.oracles", "nlhfsim.llm.samplers")
 """The public modules that need PyTorch."""
 
 

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from nlhfsim.cli import inputs, output
-from nlhfsim.errors import NlhfsimWarning, OracleError
+from nlhfsim.errors import NlhfsimWarning, OracleError, SamplerError
 from nlhfsim.tables import show
 from nlhfsim.training_run import TrainingRun, load_run
 
@@ -57,10 +57,10 @@ def train_model(
         if stop.args:
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
-    except OracleError as stop:
+    except (OracleError, SamplerError) as stop:
         if folder is None:
             raise
-        raise OracleError(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
+        raise type(stop)(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
     if not first:
         return
     if folder is not None:

@@ -16,7 +16,7 @@ for _name in ("torch", "transformers", "safetensors"):
         raise MissingExtraError(f"nlhfsim.llm needs {_name}: pip install 'nlhfsim[torch]'")
 
 if TYPE_CHECKING:
-    from nlhfsim.llm import methods, oracles, trackers
+    from nlhfsim.llm import methods, oracles, samplers, trackers
     from nlhfsim.llm.config import NashConfig
     from nlhfsim.llm.cross_check import CrossCheck, crosscheck
     from nlhfsim.llm.record import TrainingRun, load_run
@@ -31,7 +31,7 @@ _HOME = {
     "load_run": "record",
     "read_recipe": "recipe",
 }
-_MODULES = ("exact", "methods", "oracles", "trackers")
+_MODULES = ("exact", "methods", "oracles", "samplers", "trackers")
 
 __all__ = [
     "CrossCheck",
@@ -44,6 +44,7 @@ __all__ = [
     "methods",
     "oracles",
     "read_recipe",
+    "samplers",
     "trackers",
 ]
 

@@ -20,6 +20,8 @@ from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response, ask
 from nlhfsim.llm.policy import Policies
 from nlhfsim.llm.processes import Processes
+from nlhfsim.llm.samplers import Sampler
+from nlhfsim.llm.samplers._draws import Apart, Draws
 from nlhfsim.llm.sampling import Limits, Mixture, sample
 
 
@@ -76,12 +78,15 @@ class Sums(NamedTuple):
         Mean over pairs.
     log_policy, log_reference, log_target : float
         Mean summed log-probability.
+    apart : Apart
+        Of a sampler from the policy.
     """
 
     loss: float
     log_policy: float
     log_reference: float
     log_target: float | None
+    apart: Apart = Apart()
 
 
 def _seed_of(seed: int, rank: int) -> int:
@@ -106,6 +111,8 @@ class Estimator:
         Tokens that end a response.
     processes : Processes
         Those that train together.
+    sampler : Sampler, optional
+        Who draws; None: the models do here.
     """
 
     def __init__(
@@ -116,6 +123,7 @@ class Estimator:
         decode: Any,
         stop_tokens: tuple[int, ...],
         processes: Processes,
+        sampler: Sampler | None = None,
     ) -> None:
         self.policies, self.oracle, self.config, self.decode = policies, oracle, config, decode
         self.processes = processes
@@ -126,13 +134,20 @@ class Estimator:
         key = (1, processes.rank) if processes.rank else (1,)
         self.voter = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=key)))
         self.clock = Clock(device=policies.device)
+        self.draws = None if sampler is None else Draws(sampler, policies, config, stop_tokens)
 
     def draw(
         self, prompts: Sequence[Prompt], mixture: Mixture, copies: int, generator: torch.Generator | None = None
     ) -> Responses:
         """Draw `copies` responses to each prompt."""
+        tokens = [prompt.tokens for prompt in prompts]
+        if self.draws is not None:
+            [(view, _)] = mixture
+            with advice_on("weights"), self.clock.phase("weights"):
+                self.draws.hand_over(view)
+            with self.clock.phase("generation"), advice_on("generation"):
+                return self.draws.draw(view, tokens, copies, generator or self.generator)
         with self.clock.phase("generation"), advice_on("generation"):
-            tokens = [prompt.tokens for prompt in prompts]
             return sample(
                 self.policies,
                 mixture,
@@ -239,8 +254,9 @@ class Estimator:
             sum(part.log_policy for part in sums),
             sum(part.log_reference for part in sums),
             sum(part.log_target or 0.0 for part in sums),
+            *(sum(column) for column in zip(*(part.apart for part in sums), strict=True)),
         )
-        return Sums(totals[0], totals[1], totals[2], totals[3] if self.config.pull > 0 else None)
+        return Sums(totals[0], totals[1], totals[2], totals[3] if self.config.pull > 0 else None, Apart(*totals[4:]))
 
     def _micro_batch(self, responses: Responses, centred: Tensor, valid: Tensor, pairs: int, count: int) -> Sums:
         config, shape = self.config, centred.shape[:2]
@@ -263,7 +279,8 @@ class Estimator:
                 loss = loss + token_kl_loss(scores.log_probabilities.view(wide), divergence.view(wide), masked) / count
             loss.backward()  # type: ignore[no-untyped-call]
         means = [float(values.detach().sum()) / count for values in (sums, *anchors.values())]
-        return Sums(float(loss.detach()), means[0], means[1], means[2] if len(means) > 2 else None)
+        apart = Apart() if self.draws is None else Apart.of(responses, scores.log_probabilities)
+        return Sums(float(loss.detach()), means[0], means[1], means[2] if len(means) > 2 else None, apart)
 
     def score(self, view: str, responses: Responses, *, entropy: bool = False, against: tuple[str, ...] = ()) -> Scores:
         """Return what a view makes of responses; with `against`, also the KL to those views at every token."""

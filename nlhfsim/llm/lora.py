@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError
-from nlhfsim.llm.policy import Policies, cast
+from nlhfsim.llm.policy import Policies, cast, saved_buffers
 
 _POLICY, _TARGET = "default", "target"
 """Names of adapters; peft saves the one called default where it looks for it first."""
@@ -124,6 +124,20 @@ class LoraPolicies(Policies):
         """Yield names and weights of the base model, as they were called before it had adapters."""
         base = [(name, weight) for name, weight in self.model.named_parameters() if ".lora_" not in name]
         yield from ((name, weight) for name, (_, weight) in zip(self._base_names, base, strict=True))
+
+    @torch.no_grad()
+    def weights(self, view: str) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights of the base model, those of adapted layers with the view's update BA in them, one at a time.
+
+        The sum is computed in the precision of the adapters and has that of the base model: in bfloat16 it loses of an update
+        what is below the third digit of a weight.
+        """
+        adapter = {"policy": _POLICY, "target": _TARGET}.get(view)
+        adapted = {id(layer.get_base_layer().weight): layer for layer in self._layers}
+        for name, weight in self.reference_weights():
+            layer = adapted.get(id(weight)) if adapter else None
+            yield name, weight if layer is None else (weight + layer.get_delta_weight(adapter)).to(weight.dtype)
+        yield from ((name.replace(".base_layer.", "."), buffer) for name, buffer in saved_buffers(self.model))
 
     def save(self, folder: Path) -> None:
         """Save the policy's adapter where peft loads it from; its folder names the base model."""

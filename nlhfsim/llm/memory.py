@@ -12,6 +12,7 @@ from nlhfsim.errors import InputError
 
 _ADVICE = {
     "generation": "lower generation_batch (responses generated at once), or max_new_tokens",
+    "weights": "take precision = 'bfloat16', or a smaller model: merged adapters are copied while they are written",
     "scoring": "lower micro_batch_prompts (prompts scored at once), logprob_chunk or group_size",
     "training": "lower micro_batch_prompts, logprob_chunk or group_size, set activation_checkpointing = True, or take precision "
     "= 'bfloat16'",

@@ -46,6 +46,8 @@ class Policies:
         The trained weights by name, at least float32: the policy's own, or a copy that is more precise than it.
     shadow : dict
         The target's weights by name in the same precision: what a moving average needs, as in bfloat16 small moves are lost.
+    changes : dict
+        How often the weights of each view have changed.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Policies:
         self.device, self.dtype = device, DTYPES[precision]
         self.exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         self.shadow: dict[str, Tensor] = {}
+        self.changes = dict.fromkeys(VIEWS, 0)
         self._set_up(model.to(device).eval(), with_target)
         self.split = splits(self.model)
         self._checkpointed = _checkpoint_activations(self.model) if activation_checkpointing else []
@@ -89,6 +92,21 @@ class Policies:
         """Yield names and weights of the reference."""
         yield from self._models["reference"].named_parameters()
 
+    @torch.no_grad()
+    def weights(self, view: str) -> Iterator[tuple[str, Tensor]]:
+        """Yield what a view is made of, as `from_pretrained` names it: weights, and buffers that are saved."""
+        model = self._models[view]
+        for name, weight in model.named_parameters():
+            yield name, weight.detach()
+        yield from saved_buffers(model)
+
+    def save_whole(self, view: str, folder: Path) -> None:
+        """Save a view as a model of its own, where transformers loads it from."""
+        # On the CPU: adapters that are merged need room for a copy of the model while it is written.
+        weights = {name: weight.cpu() for name, weight in self.weights(view)}
+        with self.view(view) as model, without_bars():
+            model.save_pretrained(folder, state_dict=weights)
+
     def save(self, folder: Path) -> None:
         """Save the policy where transformers loads it from."""
         with without_bars():
@@ -108,6 +126,7 @@ class Policies:
     @torch.no_grad()
     def publish(self) -> None:
         """Bring the policy to its master weights, if these are a copy."""
+        self.changes["policy"] += 1
         for name, weight in self.parameters.items():
             if weight is not self.masters[name]:
                 weight.copy_(self.masters[name])
@@ -129,6 +148,7 @@ class Policies:
     @torch.no_grad()
     def publish_target(self) -> None:
         """Bring the target to its shadow, if that is a copy."""
+        self.changes["target"] += 1
         for name, weight in self._target_weights.items():
             if weight is not self.shadow[name]:
                 weight.copy_(self.shadow[name])
@@ -160,10 +180,15 @@ def cast(model: Any, dtype: torch.dtype) -> None:
     """
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
-    saved = model.state_dict(keep_vars=True)
-    for name, buffer in model.named_buffers():
-        if name in saved and buffer.is_floating_point():
+    for _, buffer in saved_buffers(model):
+        if buffer.is_floating_point():
             buffer.data = buffer.data.to(dtype)
+
+
+def saved_buffers(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that belong to the state of a model."""
+    saved = model.state_dict(keep_vars=True)
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
 
 
 def _frozen_copy(model: Any) -> Any:

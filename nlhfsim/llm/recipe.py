@@ -15,10 +15,12 @@ from nlhfsim.llm.prompt_datasets import PREFIX
 from nlhfsim.llm.prompts import RawPrompt, read_prompts
 from nlhfsim.llm.recipe_models import Place, load_model, load_tokenizer
 from nlhfsim.llm.recipe_oracle import OracleRecipe
+from nlhfsim.llm.recipe_sampler import SamplerRecipe
 from nlhfsim.sweep._axes import Mistakes
 from nlhfsim.sweep._config import read_config
 
-SECTIONS = ("model", "tokenizer", "prompts", "oracle", "training")
+SECTIONS = ("model", "tokenizer", "prompts", "oracle", "sampler", "training")
+_OPTIONAL = ("tokenizer", "sampler")
 _TOP = ("title", "seed", "trackers", *SECTIONS)
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -43,6 +45,8 @@ class Recipe:
         The preferences.
     trackers : tuple of str
         Where its curves go too, names of `nlhfsim.llm.trackers`.
+    sampler : SamplerRecipe or None
+        Who draws the responses; None: the trainer.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Recipe:
     held_out: tuple[RawPrompt, ...] | None
     oracle: OracleRecipe
     trackers: tuple[str, ...] = ()
+    sampler: SamplerRecipe | None = None
 
     def build(self, device: str = "auto") -> dict[str, Any]:
         """Load everything, and return it by the names of `NashTrainer`'s parameters.
@@ -67,7 +72,7 @@ class Recipe:
         Returns
         -------
         dict
-            ``model``, ``tokenizer``, ``oracle``, ``prompts``, ``config``, ``held_out`` and ``device``.
+            ``model``, ``tokenizer``, ``oracle``, ``prompts``, ``config``, ``held_out``, ``device`` and ``sampler``.
 
         Raises
         ------
@@ -78,12 +83,13 @@ class Recipe:
 
         where = _device(device)
         oracle = self.oracle.prepare()  # what a mistake there costs should not be the loading of a model
+        sampler = None if self.sampler is None else self.sampler.make()
         tokenizer = load_tokenizer(self.tokenizer, self.model, needed=self.prompts[0].kind != "tokens")
         model = load_model(self.model, self.config.seed)
         with advice_on("loading"):
             judge = oracle(where)
         found = {"model": model, "tokenizer": tokenizer, "oracle": judge, "prompts": self.prompts}
-        return found | {"config": self.config, "held_out": self.held_out, "device": where}
+        return found | {"config": self.config, "held_out": self.held_out, "device": where, "sampler": sampler}
 
 
 def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -92,8 +98,8 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     Parameters
     ----------
     source : path or mapping
-        With the tables ``model``, ``prompts``, ``oracle``, ``training`` and, if wanted, ``tokenizer``, ``title``, ``seed`` and
-        ``trackers``.
+        With the tables ``model``, ``prompts``, ``oracle``, ``training`` and, if wanted, ``tokenizer``, ``sampler``,
+        ``title``, ``seed`` and ``trackers``.
         Paths start at the folder of the file, and so do modules. A field of ``training`` is None where the file says "none".
     overrides : mapping, optional
         Values that go before those of the file, by ``section.key``; a key alone is one of ``training``.
@@ -131,7 +137,7 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
     if not isinstance(title, str):
         mistakes.add("title", f"{title!r} must be a text")
     tracked = _trackers(tables.get("trackers", []), mistakes)
-    config = model = tokenizer = oracle = held_out = None
+    config = model = tokenizer = oracle = sampler = held_out = None
     prompts: tuple[RawPrompt, ...] = ()
     if "training" in sections:
         config = _training(tables, sections["training"], given.name, mistakes)
@@ -143,9 +149,11 @@ def read_recipe(source: Any, overrides: Mapping[str, Any] | None = None) -> Reci
         prompts, held_out = _prompts(sections["prompts"], given.base, mistakes)
     if "oracle" in sections:
         oracle = OracleRecipe.read(sections["oracle"], given.base, mistakes)
+    if "sampler" in sections:
+        sampler = SamplerRecipe.read(sections["sampler"], given.base, config, mistakes)
     if mistakes.found or config is None or model is None or oracle is None:
         raise ConfigurationError(given.name, mistakes.found)
-    return Recipe(given.name, title, tables, config, model, tokenizer, prompts, held_out, oracle, tracked)
+    return Recipe(given.name, title, tables, config, model, tokenizer, prompts, held_out, oracle, tracked, sampler)
 
 
 def _trackers(given: Any, mistakes: Mistakes) -> tuple[str, ...]:
@@ -179,7 +187,7 @@ def _section(tables: Mapping[str, Any], name: str, mistakes: Mistakes) -> dict[s
     found = tables.get(name, {} if name == "training" else None)
     if isinstance(found, Mapping):
         return dict(found)
-    if name in tables or name != "tokenizer":
+    if name in tables or name not in _OPTIONAL:
         mistakes.add(name, f"{found!r} must be a table [{name}]" if name in tables else f"must be given: a table [{name}]")
     return None
 

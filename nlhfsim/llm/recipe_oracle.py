@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +9,17 @@ from typing import Any
 
 from nlhfsim.errors import (
     InputError,
-    did_you_mean,
     ensure_between,
     ensure_flag,
     ensure_integer,
-    ensure_nonnegative,
     ensure_positive,
 )
-from nlhfsim.llm.oracles._secrets import checked, ensure_header, ensure_name, ensure_no_secret
+from nlhfsim.llm.oracles._secrets import checked, ensure_no_secret
+from nlhfsim.llm.recipe_kinds import OF_A_SERVER, Check, Kind, ensure_function, ensure_text, import_function, read_kind
 from nlhfsim.sweep._axes import Mistakes
 
 _LOADED = ("judge", "reward-model")
 """Kinds with a model that is loaded here."""
-Check = Callable[[str, Any], Any]
 Finish = Callable[[str], Any]
 """From the device to the oracle."""
 
@@ -52,26 +48,8 @@ class OracleRecipe:
     @classmethod
     def read(cls, section: Mapping[str, Any], base: Path, mistakes: Mistakes) -> OracleRecipe | None:
         """Return what a table says, None if it has mistakes."""
-        kind = section.get("kind")
-        if kind not in KINDS:
-            words = "must be given" if kind is None else f"{kind!r} is unknown"
-            mistakes.add("oracle.kind", words + did_you_mean(str(kind or ""), KINDS))
-            return None
-        required, optional = KINDS[kind]
-        checks = required | optional | WRAPPERS
         before = len(mistakes.found)
-        found = {}
-        for key, value in section.items():
-            if key == "kind":
-                continue
-            if key not in checks:
-                mistakes.unknown("oracle", key, checks)
-                continue
-            with mistakes.at(f"oracle.{key}"):
-                found[key] = checks[key](key, value)
-        for key in required:
-            if key not in section:
-                mistakes.add(f"oracle.{key}", f"must be given for kind = {kind!r}")
+        kind, found = read_kind("oracle", section, KINDS, mistakes, WRAPPERS)
         if kind == "classes" and ("groups" in section) == ("classify" in section):
             mistakes.add("oracle", "must have either groups, the tokens that begin each class, or classify, a function")
         if len(mistakes.found) > before:
@@ -136,36 +114,6 @@ class OracleRecipe:
             raise InputError(f"oracle.preferences: {error}") from None
 
 
-def import_function(place: str, written: str, base: Path) -> Any:
-    """Return the function that ``module:name`` is, of a module in the folder of the recipe or an installed one."""
-    module, _, name = written.partition(":")
-    sys.path.insert(0, str(base))
-    try:
-        found = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # the module is a program of its own, and fails in its own way
-        raise InputError(f"{place} = {written!r} cannot be imported: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.remove(str(base))
-    if not callable(found):
-        raise InputError(f"{place} = {written!r} is a {type(found).__name__}, must be a function")
-    return found
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{name} = {value!r} must be a text")
-    return value
-
-
-def _function(name: str, value: Any) -> str:
-    module, colon, inner = _text(name, value).partition(":")
-    if not colon or not all(part.isidentifier() for part in [*module.split("."), *inner.split(".")]):
-        raise InputError(f"{name} = {value!r} must be 'module:name', a function of a module beside the recipe or installed")
-    return value  # type: ignore[no-any-return]
-
-
 def _list(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{name} = {value!r} must be a list")
@@ -174,7 +122,7 @@ def _list(name: str, value: Any) -> list[Any]:
 
 def _preferences(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return _text(name, value)
+        return ensure_text(name, value)
     from nlhfsim.games.game import PreferenceGame
 
     PreferenceGame(_list(name, value))
@@ -186,10 +134,6 @@ def _groups(name: str, value: Any) -> list[tuple[int, ...]]:
         tuple(ensure_integer(f"{name}[{k}]", token) for token in _list(f"{name}[{k}]", one))
         for k, one in enumerate(_list(name, value))
     ]
-
-
-def _headers(name: str, value: Any) -> dict[str, Any]:
-    return checked(ensure_header, name, value)
 
 
 def _extra(name: str, value: Any) -> dict[str, Any]:
@@ -211,32 +155,26 @@ def _noise(name: str, value: Any) -> float:
     return ensure_between(name, value, 0, 1)
 
 
-_OF_A_MODEL: dict[str, Check] = {"batch_size": _whole, "template": _text, "chat": ensure_flag, "max_length": _whole}
+_OF_A_MODEL: dict[str, Check] = {"batch_size": _whole, "template": ensure_text, "chat": ensure_flag, "max_length": _whole}
 _OF_A_SERVICE: dict[str, Check] = {
-    "template": _text,
+    "template": ensure_text,
     "answers": _list,
-    "mode": _text,
+    "mode": ensure_text,
     "logprobs": ensure_flag,
     "top_logprobs": _whole,
     "max_tokens": _whole,
-    "key": ensure_name,
-    "headers": _headers,
     "extra": _extra,
     "concurrency": _whole,
-    "retries": ensure_integer,
-    "backoff": ensure_nonnegative,
-    "longest_wait": ensure_nonnegative,
-    "timeout": ensure_positive,
-}
+} | OF_A_SERVER
 _OF_A_FUNCTION: dict[str, Check] = {"batched": ensure_flag, "tokens": ensure_flag}
-KINDS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
+KINDS: dict[str, Kind] = {
     "matrix": ({"preferences": _preferences}, {"responses": _list, "prompts": _list, "strict": ensure_flag}),
-    "classes": ({"preferences": _preferences}, {"classify": _function, "groups": _groups}),
-    "function": ({"function": _function}, _OF_A_FUNCTION),
-    "score": ({"score": _function}, {"temperature": ensure_positive} | _OF_A_FUNCTION),
-    "reward-model": ({"model": _text}, {"temperature": ensure_positive} | _OF_A_MODEL),
-    "judge": ({"model": _text}, {"answers": _list} | _OF_A_MODEL),
-    "served-judge": ({"address": _text, "model": _text}, _OF_A_SERVICE),
+    "classes": ({"preferences": _preferences}, {"classify": ensure_function, "groups": _groups}),
+    "function": ({"function": ensure_function}, _OF_A_FUNCTION),
+    "score": ({"score": ensure_function}, {"temperature": ensure_positive} | _OF_A_FUNCTION),
+    "reward-model": ({"model": ensure_text}, {"temperature": ensure_positive} | _OF_A_MODEL),
+    "judge": ({"model": ensure_text}, {"answers": _list} | _OF_A_MODEL),
+    "served-judge": ({"address": ensure_text, "model": ensure_text}, _OF_A_SERVICE),
 }
 """By kind: what must be given, and what may be."""
 WRAPPERS: dict[str, Check] = {"noise": _noise, "both_orders": ensure_flag, "cache": _cache}

@@ -28,6 +28,8 @@ from nlhfsim.llm.parts import encoded, ensure_callbacks, ensure_tokens, policies
 from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
+from nlhfsim.llm.samplers import Sampler
+from nlhfsim.llm.samplers._spec import ensure_sampler, ensure_single
 from nlhfsim.llm.steps import take_step
 from nlhfsim.training_run import read_lines
 
@@ -58,6 +60,8 @@ class NashTrainer:
     device : str or torch.device, optional
         Default: a GPU if there is one. Started by ``accelerate launch`` or ``torchrun``, each process takes its own, and its
         share of a step's prompts.
+    sampler : Sampler, optional
+        Who draws the responses, see `nlhfsim.llm.samplers`; None: the trainer does. Each process needs one of its own.
 
     Raises
     ------
@@ -89,6 +93,7 @@ class NashTrainer:
         out: Any = None,
         callbacks: Iterable[Any] = (),
         device: Any = None,
+        sampler: Sampler | None = None,
         recipe: Any = None,
         command: str | None = None,
     ) -> None:
@@ -98,6 +103,9 @@ class NashTrainer:
             raise InputError(f"oracle is of type {type(oracle).__name__}, must have a method compare(prompts, left, right)")
         self.config, self.callbacks, self.recipe, self.command = config, ensure_callbacks(callbacks), recipe, command
         self.tokenizer = ensure_tokenizer(tokenizer)
+        if sampler is not None:
+            ensure_sampler(sampler)
+            ensure_single(config)
         model = ensure_model(model)
         self.prompts = encoded(prompts, "prompts", model, self.tokenizer, config)
         self.held_out = self.prompts[: config.prompts_per_step]
@@ -117,7 +125,7 @@ class NashTrainer:
             ensure_causal(model.eval())
             self.policies = policies_of(model, config, self.processes.device)
         stop = stop_tokens_of(model, self.tokenizer, config.stop_tokens)
-        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes)
+        self.estimator = Estimator(self.policies, oracle, config, decoder(self.tokenizer), stop, self.processes, sampler)
         self.optimizer = Optimizer(self.policies, config, self.processes)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0

@@ -10,14 +10,13 @@ import weakref
 from threading import Event, Lock
 from typing import Any, NamedTuple
 
-from nlhfsim.errors import InputError, MissingExtraError, OracleError
+from nlhfsim.errors import InputError, MissingExtraError, NlhfsimError, OracleError
 from nlhfsim.llm.oracles._secrets import Secrets
 
 _PASSING = (408, 409, 425, 429)
 """Refusals that may be gone the next time; and all from 500 on."""
 _UNANSWERED = ("context_length_exceeded", "content_filter", "content_policy_violation")
 _TOO_LONG = ("context length", "context window", "maximum context")
-_MOST_BYTES = 2**22
 _MOST_LETTERS = 300
 
 
@@ -66,6 +65,11 @@ class Endpoint:
         Requests that were repeated.
     """
 
+    who = "judge"
+    failure: type[NlhfsimError] = OracleError
+    most_bytes = 2**22
+    example = "such as 'https://api.openai.com/v1' or 'http://localhost:8000/v1'"
+
     def __init__(
         self,
         address: str,
@@ -82,7 +86,7 @@ class Endpoint:
             import httpx2
             import tenacity
         except ImportError as error:
-            raise MissingExtraError(f"a served judge needs {error.name}: pip install 'nlhfsim[served]'") from None
+            raise MissingExtraError(f"a served {self.who} needs {error.name}: pip install 'nlhfsim[served]'") from None
         self._http, self._tenacity = httpx2, tenacity
         self.address = self._ensure_address(address)
         self._url, self._secrets = self.address + path, secrets
@@ -98,7 +102,7 @@ class Endpoint:
 
     def _ensure_address(self, given: Any) -> str:
         """Return an address that has no secret in it."""
-        right = "such as 'https://api.openai.com/v1' or 'http://localhost:8000/v1'"
+        right = self.example
         if not isinstance(given, str):
             raise InputError(f"address is of type {type(given).__name__}, must be a text, {right}")
         try:
@@ -128,7 +132,7 @@ class Endpoint:
         Raises
         ------
         OracleError
-            If the server refuses for good, or is down after the retries.
+            If the server refuses for good, or is down after the retries; `failure` is its class.
         """
         if stop.is_set():
             return Unread("was not asked", own=False)
@@ -148,11 +152,11 @@ class Endpoint:
             if not trouble.readable or stop.is_set():
                 return Unread(words, own=False)
             stop.set()
-            raise OracleError(words) from None
+            raise self.failure(words) from None
 
     def said(self, words: str) -> str:
         """Return what happened as a sentence that names the server."""
-        return self._secrets.hide(f"the judge at {self.address} {words}")
+        return self._secrets.hide(f"the {self.who} at {self.address} {words}")
 
     def _count(self, state: Any) -> None:
         with self._lock:
@@ -187,8 +191,8 @@ class Endpoint:
         until, content = time.monotonic() + self._timeout, b""
         for part in response.iter_bytes():
             content += part
-            if len(content) > _MOST_BYTES:
-                raise _Passing(f"answers with more than {_MOST_BYTES // 2**20} MiB", readable=False)
+            if len(content) > self.most_bytes:
+                raise _Passing(f"answers with more than {self.most_bytes // 2**20} MiB", readable=False)
             if time.monotonic() > until:
                 raise _Passing(f"does not end its answer within {self._timeout:g} s")
         return content
@@ -217,12 +221,16 @@ class Endpoint:
             wait = _retry_after(response.headers)
             if wait is not None and wait > self._longest_wait:
                 limit = f"longest_wait = {self._longest_wait:g}"
-                raise OracleError(self.said(f"{words}; it asks to wait {wait:.0f} s, more than {limit}"))
+                raise self.failure(self.said(f"{words}; it asks to wait {wait:.0f} s, more than {limit}"))
             raise _Passing(words, wait)
         if status in (400, 413, 422) and (code in _UNANSWERED or any(one in message.lower() for one in _TOO_LONG)):
             return Unread(self.said(words), own=True)
-        advice = "; most such addresses end in /v1" if status == 404 and not self.address.endswith("/v1") else ""
-        raise OracleError(self.said(f"{words} (not tried again, as this is no passing trouble{advice})"))
+        advice = self._advice() if status == 404 else ""
+        raise self.failure(self.said(f"{words} (not tried again, as this is no passing trouble{advice})"))
+
+    def _advice(self) -> str:
+        """Return what to say where the server does not know the path."""
+        return "" if self.address.endswith("/v1") else "; most such addresses end in /v1"
 
 
 def shorten(text: str) -> str:

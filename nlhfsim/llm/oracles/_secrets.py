@@ -25,9 +25,11 @@ class Secrets:
     Parameters
     ----------
     key : str or None
-        Name of the variable; None: `DEFAULT_KEY`, if there is one.
+        Name of the variable; None: `default`, if there is one.
     headers : mapping
         Further headers, or their variables as ``"$NAME"``.
+    default : str or None
+        The variable that is taken without a key, if there is one of that name; None: no key is sent then.
 
     Raises
     ------
@@ -35,9 +37,9 @@ class Secrets:
         If a variable is not there or holds no key, or a secret is written where its variable's name belongs.
     """
 
-    def __init__(self, key: str | None, headers: Mapping[str, str]) -> None:
+    def __init__(self, key: str | None, headers: Mapping[str, str], default: str | None = DEFAULT_KEY) -> None:
         self._headers = {name: ensure_header(name, value) for name, value in headers.items()}
-        self._key = ensure_name("key", key) if key is not None else DEFAULT_KEY if os.environ.get(DEFAULT_KEY) else None
+        self._key = ensure_name("key", key) if key is not None else default if default and os.environ.get(default) else None
         self._variables = {value[1:] for value in self._headers.values() if value.startswith("$")}
         self._variables |= {self._key} if self._key else set()
         for name in sorted(self._variables):
