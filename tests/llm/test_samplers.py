@@ -165,7 +165,7 @@ def test_the_same_responses_give_the_same_weights(fields: dict[str, Any], log: f
 
 def test_a_run_by_generate_comes_as_near_to_the_equilibrium() -> None:
     """Exploitability of a run by either."""
-    fields: dict[str, Any] = dict(method="online_ipo", beta=0.05, steps=50, learning_rate=1e-2, schedule="linear", group_size=8)
+    fields: dict[str, Any] = dict(method="online_ipo", beta=0.2, steps=60, learning_rate=1e-3, schedule="linear", group_size=16)
     fields |= dict(exact_check=True, votes=False)
     left = []
     for sampler in (None, Generating(gpt2)):
