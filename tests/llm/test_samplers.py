@@ -229,7 +229,7 @@ def test_a_checkpoint_that_is_loaded_is_handed_over(tmp_path: Path) -> None:
     assert same(resumed.policies.masters, whole.policies.masters), "and it draws by the seeds that it would have drawn by"
 
 
-@pytest.mark.parametrize("fails", [dict(draw=1), dict(draw=2), dict(draw=3), dict(load=2)])
+@pytest.mark.parametrize("fails", [dict(draw=1), dict(draw=2), dict(draw=3), dict(load=1), dict(load=2)])
 def test_a_step_whose_sampler_fails_is_undone(fails: dict[str, int]) -> None:
     """At the first draw of a step, at that of the half step, and where weights are taken; then all goes on as if it had not."""
     right = train_by(Generating(gpt2), method="extragradient")

@@ -68,7 +68,7 @@ def test_counts_are_the_enumerated_policy_and_the_requests_those_of_the_document
     none = {"min_p": 0.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.0, "min_new_tokens": 0}
     how = {"max_new_tokens": 3, "temperature": 0.7, "top_p": 1.0, "top_k": -1, "ignore_eos": False, "stop_token_ids": [2]}
     assert all(one == how | none for one in generate["sampling_params"])
-    assert "authorization" not in server.headers[0], "a key is sent where one is named"
+    assert not any("authorization" in one for one in server.headers), "a key is sent where one is named"
 
 
 def test_allowed_tokens_are_all_that_is_drawn_and_have_the_probabilities_that_they_have_here(tmp_path: Path) -> None:
@@ -90,11 +90,14 @@ def test_one_server_holds_one_policy_at_a_time_and_reads_it_when_it_draws_from_i
     with served(tmp_path, engine) as (sampler, _):
         trainer = train_by(sampler, method="nash_prox", refresh_every=2, steps=2)
         run = trainer.fit()
+        for _ in range(2):
+            trainer.sample()
         written = sorted(path.name for path in next(tmp_path.iterdir()).iterdir())
     assert engine.loads == [
         *("policy-000001", "reference-000002", "target-000003"),  # the evaluation before
         *("policy-000001", "policy-000004"),  # two steps
         *("policy-000005", "reference-000002", "target-000006"),  # the evaluation after
+        "policy-000005",  # what is asked twice then
     ]
     assert written == ["policy-000005", "reference-000002", "target-000006"], "the newest of each"
     assert run.steps["sampler_distance"].max() < 1e-5 and run.steps["seconds_weights"][-1] > 0
