@@ -75,6 +75,17 @@ def test_two_processes_resume_to_the_bit(found: dict[int, dict[str, Any]]) -> No
     ] == "done"
 
 
+def test_each_process_has_a_sampler_of_its_own(found: dict[int, dict[str, Any]]) -> None:
+    """It draws for its share of the prompts, by seeds of its own; only the first evaluates."""
+    for count in (1, 2):
+        distances, draws = found[count]["sampler"]
+        assert 0 < max(distances) < 1e-6 and len(draws) == count
+        steps = [[row for row in rows if row[1] == 4 // count] for rows in draws[1:]] if count == 2 else [draws[0][2:-2]]
+        assert all(len(rows) == 3 * 2 for rows in steps), "three steps, there and at the half step"
+        seeds = [seed for rows in draws for seed, _ in rows]
+        assert len(set(seeds)) == len(seeds)
+
+
 def test_too_few_prompts(found: dict[int, dict[str, Any]]) -> None:
     """A process without a prompt is refused."""
     assert "prompts_per_step = 1 must be at least 2, the number of processes" in found[2]["few"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from other_samplers import Generating
 from small import cyclic_oracle, gpt2
 
 from nlhfsim.errors import InputError
@@ -22,11 +23,11 @@ torch.set_num_threads(1)
 PROMPTS = [[0], [1, 2], [2, 0, 1], [1]]
 
 
-def trainer_of(out: Any = None, **fields: Any) -> NashTrainer:
+def trainer_of(out: Any = None, sampler: Any = None, **fields: Any) -> NashTrainer:
     """Four prompts, all of them in every step, in float64."""
     given: dict[str, Any] = {"max_new_tokens": 2, "stop_tokens": (), "precision": "float64", "prompts_per_step": 4, "steps": 3}
     config = NashConfig(**given | {"learning_rate": 0.01, "micro_batch_prompts": 1} | fields)
-    return NashTrainer(gpt2(), None, cyclic_oracle(3, 2), PROMPTS, config, out=out, device="cpu")
+    return NashTrainer(gpt2(), None, cyclic_oracle(3, 2), PROMPTS, config, out=out, device="cpu", sampler=sampler)
 
 
 def gradient(trainer: Trainer) -> list[float]:
@@ -75,6 +76,11 @@ def main(folder: Path) -> None:
     for name, run in (("whole", whole), ("resumed", again)):
         found[name] = torch.cat([weight.detach().flatten() for weight in run.policies.masters.values()]).tolist()
     found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
+    sampler = Generating(gpt2)
+    by_sampler = trainer_of(sampler=sampler, method="extragradient")
+    by_sampler.fit()
+    draws = [[request.seed, len(request.prompts)] for request in sampler.requests]
+    found["sampler"] = [by_sampler.run.steps["sampler_distance"].tolist(), by_sampler.processes.gather(draws)]
     try:
         trainer_of(prompts_per_step=1).step()
         found["few"] = "" if whole.processes.count == 1 else "nothing was refused"
