@@ -178,6 +178,7 @@ def test_the_pages_are_built_without_a_warning_and_name_everything(tmp_path: Pat
     public |= {f"nlhfsim.dynamics.{name}" for name in dynamics.names() + dynamics.aliases()}
     public |= {f"nlhfsim.llm.{name}" for name in llm.__all__ if not inspect.ismodule(getattr(llm, name))}
     public |= {f"nlhfsim.llm.oracles.{name}" for name in llm.oracles.__all__}
+    public |= {f"nlhfsim.llm.samplers.{name}" for name in llm.samplers.__all__}
     assert public - objects == set()
     for name in nlhfsim.__all__:
         if inspect.ismodule(getattr(nlhfsim, name)):
