@@ -264,11 +264,11 @@ class Estimator:
         names = ("reference", *(("target",) if config.pull > 0 else ()))
         weights = dict(zip(("reference", "target"), (config.beta, config.pull), strict=True))
         with self.clock.phase("anchors"), advice_on("scoring"), torch.no_grad():
-            anchors = {name: self.score(name, responses).sums.view(shape) for name in names}
-            kept = tuple(self._states(name, responses) for name in names) if token else ()
+            scored = {name: self._anchor(name, responses, keep=token) for name in names}
+            anchors = {name: sums.view(shape) for name, (sums, _) in scored.items()}
         with self.clock.phase("policy"), advice_on("training"):
             with self.policies.training() as model:
-                scores = self.score_with(model, responses, kept)
+                scores = self.score_with(model, responses, tuple(kept for _, kept in scored.values()) if token else ())
             sums = scores.sums.view(shape)
             beta, pull = (0.0, 0.0) if token else (config.beta, config.pull)
             loss = pair_loss(sums, anchors["reference"], anchors.get("target"), centred, valid, beta=beta, pull=pull) / pairs
@@ -281,6 +281,11 @@ class Estimator:
         means = [float(values.detach().sum()) / count for values in (sums, *anchors.values())]
         apart = Apart() if self.draws is None else Apart.of(responses, scores.log_probabilities)
         return Sums(float(loss.detach()), means[0], means[1], means[2] if len(means) > 2 else None, apart)
+
+    def _anchor(self, view: str, responses: Responses, *, keep: bool) -> tuple[Tensor, Any]:
+        """Return the log-probabilities of responses under a view, and with `keep` the states that they were taken from."""
+        found = self._states(view, responses)
+        return self._score(found, responses).sums, found if keep else None
 
     def score(self, view: str, responses: Responses, *, entropy: bool = False, against: tuple[str, ...] = ()) -> Scores:
         """Return what a view makes of responses; with `against`, also the KL to those views at every token."""
@@ -302,15 +307,10 @@ class Estimator:
 
     def score_with(self, model: Any, responses: Responses, anchors: Any = (), entropy: bool = False) -> Scores:
         """Return what a model makes of responses, with gradient where it is on."""
-        return score(
-            model,
-            responses,
-            self.space,
-            split=self.policies.split,
-            chunk=self.config.logprob_chunk,
-            anchors=anchors,
-            entropy=entropy,
-        )
+        return self._score(states(model, responses, self.policies.split), responses, anchors, entropy)
+
+    def _score(self, found: Any, responses: Responses, anchors: Any = (), entropy: bool = False) -> Scores:
+        return score(found, responses, self.space, chunk=self.config.logprob_chunk, anchors=anchors, entropy=entropy)
 
     def _states(self, view: str, responses: Responses) -> Any:
         with torch.no_grad(), self.policies.view(view) as model:

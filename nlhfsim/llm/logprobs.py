@@ -173,11 +173,10 @@ def states(model: Any, responses: Responses, split: bool) -> tuple[Tensor, Head]
 
 
 def score(
-    model: Any,
+    found: tuple[Tensor, Head],
     responses: Responses,
     space: TokenSpace,
     *,
-    split: bool,
     chunk: int,
     anchors: tuple[tuple[Tensor, Head], ...] = (),
     entropy: bool = False,
@@ -186,14 +185,12 @@ def score(
 
     Parameters
     ----------
-    model : transformers.PreTrainedModel
-        Any causal language model.
+    found : tuple
+        `states` of a policy at the responses.
     responses : Responses
         N of them.
     space : TokenSpace
         What the policy is over.
-    split : bool
-        Whether the model is its backbone followed by its output layer, see `splits`.
     chunk : int
         Tokens whose logits are in memory at once.
     anchors : tuple
@@ -201,7 +198,7 @@ def score(
     entropy : bool
         Whether the entropy is wanted.
     """
-    hidden, head = states(model, responses, split)
+    hidden, head = found
     places = space.places(responses.tokens[responses.mask])
     # With a single chunk, computing its logits again would lower no peak: the backward pass begins with them.
     again = torch.is_grad_enabled() and hidden.requires_grad and len(places) > chunk
@@ -213,8 +210,8 @@ def score(
             columns.append(checkpoint(work, hidden[part], use_reentrant=False))
         else:
             columns.append(work(hidden[part]))
-    found = [_spread(torch.cat(column), responses.mask) for column in zip(*columns, strict=True)]
-    return Scores(found[0], found[1] if entropy else None, tuple(found[1 + entropy :]))
+    values = [_spread(torch.cat(column), responses.mask) for column in zip(*columns, strict=True)]
+    return Scores(values[0], values[1] if entropy else None, tuple(values[1 + entropy :]))
 
 
 def _chunk(

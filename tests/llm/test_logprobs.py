@@ -75,7 +75,7 @@ def test_families(family: str, split: bool) -> None:
     model = FAMILIES[family]()
     assert splits(model)
     responses = responses_of(PAIRS, left=2, right=3)
-    found = score(model, responses, TokenSpace(0.8), split=split, chunk=2).log_probabilities
+    found = score(states(model, responses, split), responses, TokenSpace(0.8), chunk=2).log_probabilities
     right = by_definition(model, PAIRS, 0.8)
     for row, mask, expected in zip(found, responses.mask, right, strict=True):
         np.testing.assert_allclose(row[mask].detach(), expected, rtol=0, atol=3e-6)
@@ -98,7 +98,7 @@ def test_chunks_change_neither_values_nor_gradients(chunk: int) -> None:
     model = qwen2(11)
     responses = responses_of(PAIRS)
     whole = torch.cat([responses.prompts, responses.tokens], 1)
-    score(model, responses, TokenSpace(), split=True, chunk=chunk).sums.square().sum().backward()
+    score(states(model, responses, True), responses, TokenSpace(), chunk=chunk).sums.square().sum().backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
     total: Any = 0.0
@@ -118,7 +118,7 @@ def test_entropy_and_divergence_over_the_vocabulary() -> None:
     responses = responses_of(PAIRS)
     anchor = states(other, responses, split=True)
     anchor = (anchor[0].detach(), anchor[1])
-    found = score(model, responses, TokenSpace(), split=True, chunk=2, anchors=(anchor,), entropy=True)
+    found = score(states(model, responses, True), responses, TokenSpace(), chunk=2, anchors=(anchor,), entropy=True)
     assert found.entropy is not None and not found.entropy.requires_grad and found.divergences[0].requires_grad
     for k, (prompt, response) in enumerate(PAIRS):
         own, their = (
@@ -174,5 +174,5 @@ def test_memory_of_chunks() -> None:
             return out
 
     with Watch():
-        score(model, responses, TokenSpace(), split=True, chunk=8).sums.sum().backward()
+        score(states(model, responses, True), responses, TokenSpace(), chunk=8).sums.sum().backward()
     assert largest < 120 * 500 and largest >= 8 * 500

@@ -108,6 +108,18 @@ def test_gradients_in_bfloat16_add_up_in_float32(monkeypatch: pytest.MonkeyPatch
     assert rounded
 
 
+@pytest.mark.parametrize("estimator", ["pair", "token"])
+def test_anchors_are_read_once(estimator: str) -> None:
+    """Their sums and the KL at every token come from one forward pass of each micro-batch."""
+    trainer = train_on(method="nash_prox", kl_estimator=estimator, micro_batch_prompts=1)
+    passes: dict[str, int] = {}
+    for name in ("reference", "target"):
+        with trainer.policies.view(name) as model:
+            model.base_model.register_forward_hook(lambda *_, name=name: passes.update({name: passes.get(name, 0) + 1}))
+    trainer.step()
+    assert passes == {"reference": 2, "target": 2}
+
+
 SAMPLED = [*methods.names(), "token"]
 
 
