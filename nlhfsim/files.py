@@ -13,18 +13,31 @@ import numpy as np
 from nlhfsim.errors import DataError, InputError
 
 
+def ensure_path(name: str, value: Any) -> Path:
+    """Return `value` as a path.
+
+    Raises
+    ------
+    InputError
+        If it is neither a text nor a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name} = {value!r} must be the path of a file or folder")
+    return Path(value)
+
+
 def ensure_folder(name: str, path: str | os.PathLike[str]) -> Path:
     """Return a folder for results, made if needed and known to be writable.
 
     Raises
     ------
     InputError
-        If `path` is empty, or is there and no folder.
+        If `path` is none or empty, or is there and no folder.
     DataError
         If the folder cannot be made or written to.
     """
     shown = str(path)
-    folder = Path(path)
+    folder = ensure_path(name, path)
     if not shown.strip() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{name} {shown!r} must be a folder, or the name of one to be made")
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.errors import Array, DataError, MissingExtraError, ensure_choice
-from nlhfsim.files import read_object
+from nlhfsim.files import ensure_path, read_object
 from nlhfsim.provenance import FILE as PROVENANCE
 from nlhfsim.tables import show
 
@@ -167,10 +167,12 @@ def load_run(folder: str | Path) -> TrainingRun:
 
     Raises
     ------
+    InputError
+        If `folder` is no path.
     DataError
         If there is none, or a file of it cannot be read; the message names the line.
     """
-    path = Path(folder)
+    path = ensure_path("folder", folder)
     if not path.is_dir():
         raise DataError(f"folder {str(path)!r} is not there; give one that a training run writes")
     if not (path / CONFIG).is_file():

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nlhfsim import metrics
 from nlhfsim.errors import Array, DataError, InputError, MissingExtraError, ensure_choice
+from nlhfsim.files import ensure_path
 from nlhfsim.log_linear.attainable import Attainable
 
 FORMAT = "nlhfsim-trajectory-1"
@@ -204,10 +205,12 @@ class Trajectory(Records):
 
         Raises
         ------
+        InputError
+            If `path` is none.
         DataError
             If the file cannot be written.
         """
-        target = Path(path)
+        target = ensure_path("path", path)
         target = target if target.suffix == ".npz" else target.with_name(target.name + ".npz")
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*CLOCKS, "weights", "parameters")}
         arrays |= {f"by_context.{name}": values for name, values in self.by_context.items()}
@@ -253,13 +256,12 @@ def load(path: str | Path) -> Trajectory:
 
     Raises
     ------
+    InputError
+        If `path` is none.
     DataError
         If there is no such file, or it is not one of ours.
     """
-    try:
-        source = Path(path)
-    except TypeError:
-        raise DataError(f"path = {path!r} must be the path of a file") from None
+    source = ensure_path("path", path)
     if not source.exists() and not source.suffix:
         source = source.with_name(source.name + ".npz")
     try:

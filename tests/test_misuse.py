@@ -13,7 +13,9 @@ import nlhfsim as nl
 from nlhfsim.dynamics import Dynamics, LogPolicy, Method
 from nlhfsim.errors import InputError
 from nlhfsim.games.payoffs import advantage
+from nlhfsim.report import write_report
 from nlhfsim.simplex import log_softmax
+from nlhfsim.training_run import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
 P = np.array([[0.5, 0.8, 0.3], [0.2, 0.5, 0.7], [0.7, 0.3, 0.5]])
@@ -180,8 +182,34 @@ def test_small_mistakes_get_a_sentence(game: nl.PreferenceGame, tmp_path: Path) 
         (lambda: nl.metrics.fit_rate([0, 2, 1], [1, 0.5, 0.25]), "times must be increasing"),
         (lambda: nl.metrics.first_passage([0, 1], [1, 0.5, 0.2], 0.3), "must end in the number of times"),
         (lambda: nl.load(3), "must be the path of a file"),  # type: ignore[arg-type]
+        (lambda: run.save(None), "path = None must be the path of a file"),  # type: ignore[arg-type]
         (lambda: nl.dynamics.ProximalPG(inner_steps=10**20), "at most"),
         (lambda: nl.compare(game, ["NashMD"], step_sizes={"NaturalPG": [1]}), "step_sizes = 'NaturalPG' is unknown"),
+    ]
+    for attempt, message in cases:
+        with pytest.raises(InputError, match=message):
+            attempt()
+
+
+def test_claims_and_reports_are_what_they_are_called(game: nl.PreferenceGame) -> None:
+    """An id is not a claim, a game no case, and None no folder."""
+    claim, case = nl.claims.get("constant-sum"), nl.claims.mixed_case(0, 0)
+    report = nl.verify(claim, 2, workers=1)
+    witness = nl.claims.Witness("constant-sum", case, nl.claims.judge(claim, case))
+    loose: Any = nl.claims
+    nothing: Any = None
+    cases: list[tuple[Any, str]] = [
+        (lambda: loose.judge("constant-sum", case), "claim = 'constant-sum' must be a claim; nlhfsim.claims.get returns one"),
+        (lambda: loose.shrink("constant-sum", case), "claim = 'constant-sum' must be a claim"),
+        (lambda: witness.replay(loose.names), "claim = .* must be a claim"),
+        (lambda: loose.judge(claim, game), r"case = PreferenceGame\(n=3, beta=0.1\) must be a nlhfsim.claims.Case"),
+        (lambda: report.save(nothing), "folder = None must be the path of a file or folder"),
+        (lambda: witness.save(nothing), "path = None must be"),
+        (lambda: nl.claims.load_witness(nothing), "path = None must be"),
+        (lambda: nl.plots.save(nl.simulate(game, "NashMD", 5, start=START).plot(), nothing), "path = None must be"),
+        (lambda: nl.Sweep.read(nothing), "path = None must be"),
+        (lambda: load_run(nothing), "folder = None must be"),
+        (lambda: write_report(nothing), "folder = None must be"),
     ]
     for attempt, message in cases:
         with pytest.raises(InputError, match=message):

@@ -318,7 +318,16 @@ def judge(claim: Claim, case: Case) -> Finding:
 
     Entries that are NaN, or less certain than a hundredth of their size, decide nothing; a case without another is inconclusive.
     Infinity is a number like others: what is below it holds.
+
+    Raises
+    ------
+    InputError
+        If `claim` or `case` is none.
     """
+    if not isinstance(claim, Claim):
+        raise InputError(f"claim = {claim!r} must be a claim; nlhfsim.claims.get returns one by its id")
+    if not isinstance(case, Case):
+        raise InputError(f"case = {case!r} must be a nlhfsim.claims.Case")
     with np.errstate(all="ignore"):
         admitted = claim.admit(case)
     if isinstance(admitted, str):

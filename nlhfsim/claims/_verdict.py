@@ -13,6 +13,7 @@ from nlhfsim import __version__
 from nlhfsim.claims._spec import Claim, Finding
 from nlhfsim.claims._witness import Witness
 from nlhfsim.errors import DataError, MissingExtraError
+from nlhfsim.files import ensure_path
 
 _BINS = 20
 _LARGEST_SHARE = 0.01
@@ -203,8 +204,16 @@ class VerificationReport:
         return pandas.DataFrame([{k: v for k, v in x.to_dict().items() if k not in left_out} for x in self.verdicts])
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``result.json`` and a file a witness in ``witnesses/`` to a folder, and return its path."""
-        target = Path(folder)
+        """Write ``result.json`` and a file a witness in ``witnesses/`` to a folder, and return its path.
+
+        Raises
+        ------
+        InputError
+            If `folder` is no path.
+        DataError
+            If it cannot be written.
+        """
+        target = ensure_path("folder", folder)
         try:
             (target / "witnesses").mkdir(parents=True, exist_ok=True)
             (target / "result.json").write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")

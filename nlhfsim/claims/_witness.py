@@ -14,6 +14,7 @@ from nlhfsim.claims._case import Case
 from nlhfsim.claims._registry import get, names
 from nlhfsim.claims._spec import Claim, Finding, judge
 from nlhfsim.errors import Array, DataError, InputError, UnknownNameError, ensure_positive
+from nlhfsim.files import ensure_path
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.simplex import log_softmax
 
@@ -75,8 +76,16 @@ class Witness:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write the witness to a JSON file, and return its path."""
-        target = Path(path)
+        """Write the witness to a JSON file, and return its path.
+
+        Raises
+        ------
+        InputError
+            If `path` is none.
+        DataError
+            If the file cannot be written.
+        """
+        target = ensure_path("path", path)
         try:
             target.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -89,11 +98,14 @@ def load_witness(path: str | Path) -> Witness:
 
     Raises
     ------
+    InputError
+        If `path` is none.
     DataError
         If the file is not one.
     """
+    source = ensure_path("path", path)
     try:
-        parts = json.loads(Path(path).read_text(encoding="utf-8"))
+        parts = json.loads(source.read_text(encoding="utf-8"))
         _ensure_fields(parts)
         logs = {name: np.array(parts[name], dtype=np.float64) for name in _POLICIES}
         game = PreferenceGame(parts["preferences"], parts["beta"], np.exp(logs["log_reference"]), parts["labels"])

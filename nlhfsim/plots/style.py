@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import DataError, InputError, ensure_choice
+from nlhfsim.files import ensure_path
 from nlhfsim.flow import Flow
 from nlhfsim.games.game import PreferenceGame
 from nlhfsim.trajectory import Records
@@ -179,11 +180,11 @@ def save(figure: Any, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If the suffix is none of these.
+        If `path` is none, or its suffix is none of these.
     DataError
         If the file cannot be written.
     """
-    target = Path(path)
+    target = ensure_path("path", path)
     suffix = ensure_choice("suffix", target.suffix.removeprefix(".").lower(), FORMATS)
     drawing = figure.get_figure(root=True)
     # A constrained figure fits already and keeps its printed width; cropping would change it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlhfsim.errors import DataError
-from nlhfsim.files import write_whole
+from nlhfsim.files import ensure_path, write_whole
 from nlhfsim.report._folder import Folder
 from nlhfsim.report._page import render
 
@@ -28,6 +28,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 
     Raises
     ------
+    InputError
+        If `folder` or `out` is no path.
     DataError
         If there is no result in the folder, or the page cannot be written.
 
@@ -40,14 +42,14 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     >>> write_report(folder).name
     'report.html'
     """
-    found = Folder.read(Path(folder))
+    found = Folder.read(ensure_path("folder", folder))
     try:
         page = render(found)
     except OSError as error:
         raise DataError(f"{error.filename!r} cannot be read: {error.strerror or error}") from None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DataError(f"{str(found.path / 'result.json')!r} is not complete: {error}") from error
-    target = Path(folder) / "report.html" if out is None else Path(out)
+    target = found.path / "report.html" if out is None else ensure_path("out", out)
     if target.is_dir():
         raise DataError(f"out {str(out)!r} is a folder, must be the name of a file")
     write_whole(target, page.encode("utf-8", "replace"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from nlhfsim import __version__
 from nlhfsim.errors import DataError, InputError, ensure_choice
+from nlhfsim.files import ensure_path
 from nlhfsim.sweep._store import CURVES_FILE, RESULTS, TIMINGS, read_about
 
 METRICS = ("kl", "exploitability", "gap0")
@@ -47,10 +48,12 @@ class Sweep:
 
         Raises
         ------
+        InputError
+            If `path` is none.
         DataError
             If there is none, or it is not finished.
         """
-        folder = Path(path)
+        folder = ensure_path("path", path)
         about = read_about(folder)
         if not (folder / RESULTS).exists():
             raise DataError(f"the sweep in {str(folder)!r} is not finished; the call that began it goes on with it")
