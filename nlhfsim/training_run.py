@@ -24,7 +24,9 @@ KINDS = {"step": "steps", "evaluation": "evaluations"}
 SHOWN = {
     "step": "step",
     "win_rate_reference": "wins over reference",
+    "win_rate_reference_error": "±",
     "win_rate_target": "over target",
+    "win_rate_target_error": "±",
     "kl_reference": "KL to reference",
     "kl_target": "KL to target",
     "exploitability": "E_beta",
@@ -35,9 +37,12 @@ SHOWN = {
     "order_disagreement": "order disagreement",
 }
 """Columns of the table of evaluations, in order, and their headings."""
+_ERROR = "_error"
+"""Ends the name of a standard error, behind that of what it belongs to."""
 LEGEND = (
-    "on the held-out prompts: share of comparisons won against the reference and the target, KL(policy ‖ ·) to both in nats a "
-    "response, entropy in nats a token, tokens a response, how far the verdicts of both orders are apart"
+    "on the held-out prompts: share of comparisons won against the reference and the target ± its standard error, "
+    "KL(policy ‖ ·) to both in nats a response, entropy in nats a token, tokens a response, how far the verdicts "
+    "of both orders are apart"
 )
 EXACT_LEGEND = "from the whole distribution over responses: exploitability E_beta, unregularized E_0, KL(π* ‖ policy)"
 
@@ -117,8 +122,8 @@ class TrainingRun:
         method, beta = self.config.get("method", "unknown method"), self.config.get("beta", math.nan)
         words = [f"{method}, beta = {show(beta)}", f"step {self.last_step} of {self.config.get('steps', '?')}, {self.status}"]
         last = self.final
-        first = [name for name in ("exploitability", *SHOWN) if name in last and name != "step"]
-        words += [f"{SHOWN[name]} {show(last[name])}" for name in dict.fromkeys(first)][:4]
+        first = [name for name in ("exploitability", *SHOWN) if name in last and name != "step" and not name.endswith(_ERROR)]
+        words += [f"{SHOWN[name]} {with_error(last, name)}" for name in dict.fromkeys(first)][:4]
         return ", ".join(words)
 
     def table(self, last: int | None = None) -> tuple[list[str], list[list[Any]], list[str]]:
@@ -155,6 +160,12 @@ class TrainingRun:
         from nlhfsim.plots import training
 
         return training(self)
+
+
+def with_error(measured: Mapping[str, float], name: str) -> str:
+    """Return a measurement as text, with its standard error behind it if it has one."""
+    error = measured.get(f"{name}{_ERROR}")
+    return show(measured[name]) + ("" if error is None else f" ± {error:.2g}")
 
 
 def is_training(folder: str | Path) -> bool:

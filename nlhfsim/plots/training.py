@@ -47,7 +47,8 @@ def training(runs: Any) -> Any:
     """Draw one or several training runs of a language model, and return the figure.
 
     A panel a measurement, left out where no run has it: win rates, KL to reference and target, distance from the equilibrium
-    where it is known, entropy and length from the evaluations on the held-out prompts (dots); entropy of the labels and share
+    where it is known, entropy and length from the evaluations on the held-out prompts (dots; the bands of win rates are one
+    standard error to each side); entropy of the labels and share
     of invalid verdicts, gradient norm and speed from the optimizer's steps, with a moving mean where there are many.
 
     Parameters
@@ -148,6 +149,10 @@ def _draw(axes: Any, panel: Panel, run: TrainingRun, colour: str) -> None:
             at, values = at[values > 0], values[values > 0]
         if not len(at):
             continue
+        error = run.evaluations.get(f"{name}_error")
+        if error is not None and evaluated:
+            where, middle = run.evaluations["step"], run.evaluations[name]
+            axes.fill_between(where, middle - error, middle + error, color=colour, alpha=0.2, linewidth=0)
         if evaluated or len(at) <= 2 * _SMOOTH:
             dots = "o" if evaluated and dashes == "-" and len(at) <= _DOTS else ""
             axes.plot(at, values, color=colour, linestyle=dashes, linewidth=1.1, marker=dots, markersize=2.2, markeredgewidth=0)

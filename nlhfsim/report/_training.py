@@ -10,7 +10,7 @@ from nlhfsim.errors import InputError
 from nlhfsim.report._folder import CURVES
 from nlhfsim.report._tables import Table, table
 from nlhfsim.tables import show
-from nlhfsim.training_run import SHOWN, TrainingRun
+from nlhfsim.training_run import SHOWN, TrainingRun, with_error
 
 _MARKS = {"done": "good", "interrupted": "open", "unfinished": "open"}
 _AT_ONCE = ("win_rate_reference", "kl_reference", "exploitability")
@@ -30,7 +30,7 @@ def facts(run: TrainingRun) -> list[tuple[str, str, str]]:
         ("steps", f"{run.last_step} of {run.config.get('steps')}", ""),
     ]
     final = run.final
-    return found + [(SHOWN[name], show(final[name]), "") for name in _AT_ONCE if name in final]
+    return found + [(SHOWN[name], with_error(final, name), "") for name in _AT_ONCE if name in final]
 
 
 def evaluations(run: TrainingRun) -> Table:

@@ -270,12 +270,24 @@ def test_every_measurement_has_its_panel_and_what_was_not_measured_has_none() ->
     everything = a_run(**{name: [0.5, 0.25, 0.125] for name in names})
     figure = nl.plots.training(everything)
     assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in PANELS]
-    for axes, panel in zip(figure.axes, PANELS):
+    for axes, panel in zip(figure.axes, PANELS, strict=True):
         drawn = [list(line.get_ydata()) for line in axes.get_lines()]
         assert drawn.count([0.5, 0.25, 0.125]) == len(panel.curves) and axes.get_yscale() == panel.scale
     some = nl.plots.training(a_run(kl_reference=[0.0, 1.0], win_rate_target=[math.nan, math.nan]))
     assert [axes.get_title() for axes in some.axes] == ["KL in nats a response"]
     assert math.isclose(figure.get_figwidth(), nl.plots.DOUBLE)
+
+
+def test_win_rates_have_a_band() -> None:
+    """One standard error to each side where there is one."""
+    run = a_run(win_rate_reference=[0.5, 0.6, 0.7], win_rate_reference_error=[0.05, 0.04, math.nan], kl_reference=[0.1, 0.2, 0.3])
+    rates, divergence = nl.plots.training(run).axes
+    [band] = rates.collections
+    assert not divergence.collections
+    corners = {(round(x), round(y, 9)) for x, y in band.get_paths()[0].vertices}
+    assert corners == {(0, 0.45), (0, 0.55), (1, 0.56), (1, 0.64)}
+    nothing = a_run(win_rate_reference=[0.5], win_rate_reference_error=[math.nan])
+    nl.plots.training(nothing).draw_without_rendering()
 
 
 def test_runs_are_told_apart_by_label_and_colour() -> None:

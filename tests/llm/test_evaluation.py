@@ -56,6 +56,54 @@ def test_win_rates_kl_and_entropy() -> None:
     assert found["length"] == 1 and found["order_disagreement"] == pytest.approx(0, abs=1e-12) and found["invalid"] == 0
 
 
+class OfThePrompt:
+    """Each prompt has a chance of its own for whatever is said to it."""
+
+    chances = np.array([0.9, 0.2, 0.65])
+
+    def compare(self, prompts: Any, left: Any, right: Any) -> Any:
+        return self.chances[[prompt.number % 3 for prompt in prompts]]
+
+
+def test_responses_to_one_prompt_are_no_prompts_of_their_own() -> None:
+    """Where the chance is the prompt's, 16 responses to each say no more than one: the spread of the prompts decides."""
+    oracle = OfThePrompt()
+    for copies in (1, 16):
+        trainer = table_trainer(oracle, 3, evaluation_responses=copies)
+        with torch.no_grad():  # nothing is said twice, so that there are no ties
+            trainer.policies.masters["table.weight"].copy_(torch.tensor([[50.0, 0.0, 0.0]] * 3))
+            for name in ("reference", "target"):
+                with trainer.policies.view(name) as model:
+                    model.table.weight.copy_(torch.tensor([[0.0, 50.0, 0.0]] * 3))
+        found = trainer.evaluate()
+        for name in ("reference", "target"):
+            assert found[f"win_rate_{name}"] == pytest.approx(oracle.chances.mean())
+            assert found[f"win_rate_{name}_error"] == pytest.approx(oracle.chances.std(ddof=1) / math.sqrt(3))
+
+
+def test_the_standard_error_is_how_far_win_rates_scatter() -> None:
+    """Prompts with chances of their own, responses that scatter around them, and verdicts that are missing unevenly."""
+    rng = np.random.default_rng(5)
+    means, errors = [], []
+    for _ in range(2000):
+        wins = np.clip(rng.beta(2, 2, (40, 1)) + 0.2 * rng.standard_normal((40, 5)), 0, 1)
+        wins[rng.random((40, 5)) < rng.random((40, 1)) ** 2] = np.nan
+        mean, error = evaluation.win_rate(wins)
+        means.append(mean)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.05)
+    naive = np.mean(np.nanstd(wins) / math.sqrt((~np.isnan(wins)).sum()))
+    assert naive < 0.8 * np.std(means)
+
+
+def test_one_prompt_has_no_standard_error() -> None:
+    """And a prompt without a verdict is none."""
+    for wins in ([[0.2, 0.6]], [[0.2, 0.6], [math.nan, math.nan]]):
+        mean, error = evaluation.win_rate(np.array(wins))
+        assert mean == pytest.approx(0.4) and math.isnan(error)
+    assert all(math.isnan(value) for value in evaluation.win_rate(np.full((3, 2), math.nan)))
+
+
 def test_the_other_way_round_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The defect of asking for the opponent's chance."""
     ask = evaluation.ask
@@ -66,7 +114,12 @@ def test_the_other_way_round_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_a_target() -> None:
     found = table_trainer(oracles.MatrixOracle(CYCLE, [(0,), (1,), (2,)]), 6, method="online_ipo").evaluate()
-    assert found["win_rate_target"] is None and found["kl_target"] is None and found["win_rate_reference"] is not None
+    assert (
+        found["win_rate_target"] is None
+        and found["win_rate_target_error"] is None
+        and found["kl_target"] is None
+        and found["win_rate_reference"] is not None
+    )
 
 
 def test_kl_is_exact_at_every_token() -> None:

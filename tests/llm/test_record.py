@@ -185,6 +185,14 @@ def test_it_says_what_it_is(tmp_path: Path) -> None:
     )
 
 
+def test_a_win_rate_stands_with_its_standard_error(tmp_path: Path) -> None:
+    run = load_run(make(tmp_path, [evaluation(20, win_rate_reference_error=0.0321, kl_reference=1.5)]))
+    assert "wins over reference 0.5 ± 0.032, KL to reference 1.5;" in repr(run)
+    columns, [row], [legend] = run.table()
+    assert columns == ["step", "wins over reference", "±", "KL to reference"] and row == [20, 0.5, 0.0321, 1.5]
+    assert "± its standard error" in legend
+
+
 def test_a_folder_is_read_where_torch_is_not_installed(tmp_path: Path) -> None:
     """What a machine with an accelerator wrote is looked at on another."""
     make(tmp_path, [evaluation(0), step(1)])
