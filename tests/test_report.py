@@ -18,6 +18,7 @@ from nlhfsim import claims
 from nlhfsim.cli import main
 from nlhfsim.cli.commands import group
 from nlhfsim.errors import DataError
+from nlhfsim.plots.training import PANELS
 from nlhfsim.provenance import versions
 from nlhfsim.report import write_report
 from nlhfsim.report._mathematics import mathematics
@@ -319,6 +320,24 @@ def test_nothing_sticks_out(verified: Path, width: int, tmp_path: Path) -> None:
         };
     """
     assert seen(verified / "report.html", script, tmp_path, width) == {"page": 0, "stray": [], "boxes": True, "formulas": True}
+
+
+@browser
+@pytest.mark.parametrize("width, least", [(390, 9), (1200, 13)])
+def test_the_curves_of_a_training_run_can_be_read(width: int, least: int, tmp_path: Path) -> None:
+    """Their smallest letters, 7 points in a figure of 7 inches, have so many pixels; a picture wider than the page scrolls."""
+    (tmp_path / "config.json").write_text('{"training": {"method": "nash_prox", "beta": 0.1, "steps": 9}}')
+    names = [name for panel in PANELS for name, _ in panel.curves]
+    records = [{"kind": "evaluation", "step": step} | {name: 0.5 + step / 10 for name in names} for step in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    script = """
+        const picture = document.querySelector("#figures img"), box = picture.getBoundingClientRect();
+        const scale = Math.min(box.width / picture.naturalWidth, box.height / picture.naturalHeight);
+        const letters = scale * 7 * 96 / 72;
+        return {letters, page: document.documentElement.scrollWidth - innerWidth};
+    """
+    found = seen(write_report(tmp_path), script, tmp_path, width)
+    assert found["letters"] >= least and found["page"] == 0
 
 
 @browser

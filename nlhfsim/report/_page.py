@@ -40,10 +40,11 @@ class Section(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure: where its bits are, as a data address, and what it shows."""
+    """A figure: where its bits are, as a data address, what it shows, and whether it is of many panels, so of small letters."""
 
     address: str
     caption: str
+    panels: bool
 
 
 def render(folder: Folder) -> str:
@@ -202,7 +203,7 @@ def _status(value: Any) -> Cell:
 
 def _picture(bits: bytes, name: str, media: str) -> Picture:
     address = f"data:{media};base64,{base64.b64encode(bits).decode('ascii')}"
-    return Picture(address, _CAPTIONS.get(name, re.sub("[-_]+", " ", name).capitalize() + "."))
+    return Picture(address, _CAPTIONS.get(name, re.sub("[-_]+", " ", name).capitalize() + "."), name == CURVES)
 
 
 def _origin(folder: Folder) -> list[tuple[str, str]]:
