@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nlhfsim.errors import InputError, ensure_flag, ensure_integer
-from nlhfsim.llm.oracles import PreferenceOracle, Prompt, Response, ask
+from nlhfsim.llm.oracles import Message, PreferenceOracle, Prompt, Response, ask
+from nlhfsim.llm.oracles._spec import as_text
 
 RewardFunction = Callable[..., list[float]]
 
@@ -25,7 +26,7 @@ def trl_reward_function(oracle: PreferenceOracle, *, votes: bool = True, seed: i
     Parameters
     ----------
     oracle : PreferenceOracle
-        Gets the text of a prompt or, of a conversation, of its messages, numbered by the column ``number`` of the data set, if
+        Gets the text of a prompt or, of a conversation, its messages too, numbered by the column ``number`` of the data set, if
         there is one.
     votes : bool
         True: one Bernoulli vote a pair, drawn from the oracle's probability, as learning from preferences needs. False: the
@@ -106,13 +107,11 @@ def _numbers(columns: dict[str, Any], half: int) -> list[int]:
 
 
 def _text(given: Any) -> str:
-    """Return a text as it is; of a conversation, a lone message as it is, several with who says them."""
-    if isinstance(given, str):
-        return given
-    contents = [_content(message) for message in given]
-    if len(contents) == 1:
-        return contents[0]
-    return "\n\n".join(f"{message['role']}: {content}" for message, content in zip(given, contents))
+    return given if isinstance(given, str) else as_text(_messages(given))
+
+
+def _messages(given: Any) -> tuple[Message, ...]:
+    return tuple(Message(message["role"], _content(message)) for message in given)
 
 
 def _content(message: Any) -> str:
@@ -121,12 +120,13 @@ def _content(message: Any) -> str:
 
 
 def _prompt(given: Any, number: int, tokenizer: Any) -> Prompt:
-    if tokenizer is None:
-        return Prompt(_text(given), (), number)
     if isinstance(given, str):
-        return Prompt(given, tuple(tokenizer(given)["input_ids"]), number)
-    tokens = tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return Prompt(_text(given), tuple(tokens), number)
+        return Prompt(given, () if tokenizer is None else tuple(tokenizer(given)["input_ids"]), number)
+    tokens: Sequence[int] = ()
+    if tokenizer is not None:
+        tokens = tokenizer.apply_chat_template(given, add_generation_prompt=True, tokenize=True, return_dict=False)
+    messages = _messages(given)
+    return Prompt(as_text(messages), tuple(tokens), number, messages)
 
 
 def _cut(tokens: Sequence[int], tokenizer: Any) -> tuple[int, ...]:

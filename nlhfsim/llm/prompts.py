@@ -13,7 +13,8 @@ import numpy.typing as npt
 from nlhfsim.datasets.readers import read_table
 from nlhfsim.errors import DataError, InputError, UnknownNameError, did_you_mean, ensure_integer
 from nlhfsim.llm import prompt_datasets
-from nlhfsim.llm.oracles import Prompt
+from nlhfsim.llm.oracles import Message, Prompt
+from nlhfsim.llm.oracles._spec import as_text
 
 Content = str | tuple[int, ...] | tuple[dict[str, str], ...]
 
@@ -215,11 +216,11 @@ def encode_prompts(
     --------
     >>> from nlhfsim.llm.prompts import encode_prompts, read_prompts
     >>> encode_prompts(read_prompts([[3, 1], [2]]), None, max_tokens=4)
-    (Prompt(text='3 1', tokens=(3, 1), number=0), Prompt(text='2', tokens=(2,), number=1))
+    (Prompt(text='3 1', tokens=(3, 1), number=0, messages=()), Prompt(text='2', tokens=(2,), number=1, messages=()))
     """
     prompts = []
     for number, one in enumerate(raw):
-        text, tokens = _encode(one, tokenizer, chat)
+        text, tokens, messages = _encode(one, tokenizer, chat)
         if not tokens:
             raise InputError(f"{one.place} becomes a prompt of no tokens, must have at least one: the tokenizer drops all of it")
         if max_tokens is not None and len(tokens) > max_tokens:
@@ -227,26 +228,27 @@ def encode_prompts(
         if vocabulary_size is not None and max(tokens) >= vocabulary_size:
             wrong = next(k for k, token in enumerate(tokens) if token >= vocabulary_size)
             raise InputError(f"{one.place}[{wrong}] = {tokens[wrong]} is no token of the model, must be below {vocabulary_size}")
-        prompts.append(Prompt(text, tokens, number))
+        prompts.append(Prompt(text, tokens, number, messages))
     return tuple(prompts)
 
 
-def _encode(raw: RawPrompt, tokenizer: Any, chat: bool | None) -> tuple[str, tuple[int, ...]]:
-    """Return text and tokens of a prompt."""
+def _encode(raw: RawPrompt, tokenizer: Any, chat: bool | None) -> tuple[str, tuple[int, ...], tuple[Message, ...]]:
+    """Return text, tokens and messages of a prompt."""
     content = raw.content
     if raw.kind == "tokens":
         text = " ".join(map(str, content)) if tokenizer is None else str(tokenizer.decode(list(content)))
-        return text, content  # type: ignore[return-value]
+        return text, content, ()  # type: ignore[return-value]
     if tokenizer is None:
         raise InputError(f"{raw.place} is {_spoken(raw.kind)}, and there is no tokenizer: give one, or prompts as tokens")
     if isinstance(content, str) and not chat:
-        return content, tuple(tokenizer(content)["input_ids"])
+        return content, tuple(tokenizer(content)["input_ids"]), ()
     if chat is False:
         raise InputError(f"{raw.place} is a conversation, which needs a chat template: chat must not be False")
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(f"{raw.place} needs a chat template, and the tokenizer has none: set chat_template, or give plain texts")
-    messages = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
-    return _as_text(messages), _through_template(raw.place, tokenizer, messages)
+    messages: Any = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+    turns = tuple(Message(**message) for message in messages)
+    return as_text(turns), _through_template(raw.place, tokenizer, messages), turns
 
 
 def _through_template(place: str, tokenizer: Any, messages: Any) -> tuple[int, ...]:
@@ -255,13 +257,6 @@ def _through_template(place: str, tokenizer: Any, messages: Any) -> tuple[int, .
     except Exception as error:  # a template is a program of its own, and refuses in its own way
         raise InputError(f"{place} is refused by the chat template: {error}") from None
     return tuple(tokens)
-
-
-def _as_text(messages: Any) -> str:
-    """Return a conversation as an oracle reads it: a lone message as it is, several with who says them."""
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 class PromptStream:

@@ -49,6 +49,9 @@ def test_conversations() -> None:
     completions = [[{"role": "assistant", "content": text}] for text in "abcd"]
     assert trl_reward_function(oracle)(prompts=[one, many] * 2, completions=completions) == [1, 1, 0, 0]
     assert asked == [("Why?", "a", "c"), ("system: Be brief.\n\nuser: Why?", "b", "d")]
+    whole = FunctionOracle(lambda *pair: asked.append(pair) or 1.0, tokens=True)
+    trl_reward_function(whole)(prompts=[one, many] * 2, completions=completions)
+    assert [prompt.messages for prompt, _, _ in asked[2:]] == [(("user", "Why?"),), (("system", "Be brief."), ("user", "Why?"))]
 
 
 def test_with_the_tokenizer_there_are_tokens_and_no_padding() -> None:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from nlhfsim.errors import InputError
-from nlhfsim.llm.oracles import BothOrders, JudgeOracle, Prompt, Response, RewardModelOracle, ask
+from nlhfsim.llm.oracles import BothOrders, JudgeOracle, Message, Prompt, Response, RewardModelOracle, ask
 from nlhfsim.llm.oracles.judge import ENDING, TEMPLATE
 
 torch.set_num_threads(1)
@@ -238,6 +238,35 @@ def rewards(model: Any, texts: list[str]) -> npt.NDArray[np.float64]:
 
 def texts(form: str, side: list[Response]) -> list[str]:
     return [form.replace("PROMPT", prompt.text).replace("RESPONSE", one.text) for prompt, one in zip(PROMPTS, side)]
+
+
+TALK = (Message("user", "Name a prime."), Message("assistant", "user: 4"), Message("user", "Another."))
+SHOWN = "[User]\nName a prime.\n\n[Assistant]\nuser: 4\n\n[User]\nAnother."
+
+
+def test_a_conversation_reaches_a_judge_turn_by_turn() -> None:
+    """Under who says it; a lone message is the text as it is, which says the same of any number of turns."""
+    model, tokenizer = qwen(), byte_tokenizer()
+    oracle = JudgeOracle(model, tokenizer, template=SHORT)
+    talk, lone = Prompt("as one text", (), 0, TALK), Prompt("Why?", (), 1, (Message("user", "Why?"),))
+    verdicts = ask(oracle, [talk, lone], LEFT[:2], RIGHT[:2])
+    texts = [SHORT.format(prompt=shown, left=a.text, right=b.text) for shown, a, b in zip((SHOWN, "Why?"), LEFT, RIGHT)]
+    np.testing.assert_allclose(verdicts.probabilities, judged(model, tokenizer, texts, (" A", " B")), rtol=0, atol=2e-5)
+
+
+ROLES = "{% for message in messages %}<user>{{ message['role'] }}:{{ message['content'] }}<end>{% endfor %}"
+
+
+def test_a_conversation_reaches_a_reward_model_through_its_template() -> None:
+    """As messages, not as one of a user; a template that refuses a role says so."""
+    model, tokenizer = reward_model(), byte_tokenizer(chat=ROLES)
+    verdicts = ask(RewardModelOracle(model, tokenizer), [Prompt("as one text", (), 0, TALK)], LEFT[:1], RIGHT[:1])
+    form = "<user>user:Name a prime.<end><user>assistant:user: 4<end><user>user:Another.<end><user>assistant:RESPONSE<end>"
+    margin = rewards(model, texts(form, LEFT[:1])) - rewards(model, texts(form, RIGHT[:1]))
+    np.testing.assert_allclose(verdicts.probabilities, 1 / (1 + np.exp(-margin)), rtol=0, atol=2e-5)
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(InputError, match="chat template refuses .*Another.*: roles must alternate; give template, or chat = Fal"):
+        ask(RewardModelOracle(model, tokenizer), [Prompt("as one text", (), 0, TALK)], LEFT[:1], RIGHT[:1])
 
 
 @pytest.mark.parametrize("pad", [True, False])

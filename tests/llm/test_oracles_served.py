@@ -17,7 +17,7 @@ import pytest
 from served_judge import Reply, chat, completion, error, in_turn, serving
 
 from nlhfsim.errors import InputError, MissingExtraError, OracleError
-from nlhfsim.llm.oracles import Batched, BothOrders, Prompt, Response, ServedJudgeOracle, ask
+from nlhfsim.llm.oracles import Batched, BothOrders, Message, Prompt, Response, ServedJudgeOracle, ask
 
 KEY = "sk-a-Secret-0123456789"
 
@@ -90,6 +90,13 @@ def test_a_chat_is_asked_for_one_token_with_log_probabilities() -> None:
     assert first == {"model": "judge", "max_tokens": 1, "logprobs": True, "top_logprobs": 20, "messages": [asked], "seed": 1}
     assert {*second} == {"model", "max_tokens", "temperature", "messages"} and second["max_tokens"] == 3
     assert "[Response A]\n{left} ?" in second["messages"][0]["content"] and "\nné\n" in second["messages"][0]["content"]
+
+
+def test_a_conversation_is_shown_turn_by_turn() -> None:
+    talk = Prompt("as one text", (), 0, (Message("system", "Be brief."), Message("user", "Why?")))
+    with serving(lambda body: chat("A")) as judge:
+        ask(oracle(judge.address, template="{prompt} {left} {right}"), [talk], [Response("a", ())], [Response("b", ())])
+    assert judge.seen[0]["messages"] == [{"role": "user", "content": "[System]\nBe brief.\n\n[User]\nWhy? a b"}]
 
 
 def test_a_model_without_chat_completes() -> None:

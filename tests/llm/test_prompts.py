@@ -136,13 +136,16 @@ def test_texts_go_through_the_tokenizer_and_through_the_template_only_where_aske
         ("Hello", "<user>Hello<assistant>", 0),
         ("system: Be brief.\n\nuser: Why?", "<system>Be brief.<user>Why?<assistant>", 1),
     ]
+    carried = [prompt.messages for prompt in encode_prompts(read_prompts(TALK), Letters("…"))]
+    assert carried == [(("user", "Hello"),), (("system", "Be brief."), ("user", "Why?"))]
+    assert encode_prompts(read_prompts(["ab"]), Letters("…"))[0].messages == ()
 
 
 def test_token_numbers_are_taken_as_they_are() -> None:
     [prompt] = encode_prompts(read_prompts([[97, 98]]), Letters())
-    assert prompt == ("ab", (97, 98), 0)
+    assert prompt == ("ab", (97, 98), 0, ())
     [prompt] = encode_prompts(read_prompts([[97, 98]]), None)
-    assert prompt == ("97 98", (97, 98), 0)
+    assert prompt == ("97 98", (97, 98), 0, ())
 
 
 UNENCODABLE: list[tuple[Any, Any, dict[str, Any], str]] = [

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nlhfsim.llm.oracles._check import ask
-from nlhfsim.llm.oracles._spec import PreferenceOracle, Prompt, Response, Verdicts
+from nlhfsim.llm.oracles._spec import Message, PreferenceOracle, Prompt, Response, Verdicts
 from nlhfsim.llm.oracles.classes import ClassOracle, FirstToken, rock_paper_scissors
 from nlhfsim.llm.oracles.function import FunctionOracle
 from nlhfsim.llm.oracles.matrix import MatrixOracle
@@ -32,6 +32,7 @@ __all__ = [
     "FunctionOracle",
     "JudgeOracle",
     "MatrixOracle",
+    "Message",
     "Noisy",
     "PreferenceOracle",
     "Prompt",

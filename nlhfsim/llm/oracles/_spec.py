@@ -13,22 +13,39 @@ from nlhfsim.errors import Array
 Flags = npt.NDArray[np.bool_]
 
 
+class Message(NamedTuple):
+    """What one side says in a conversation."""
+
+    role: str
+    content: str
+
+
 class Prompt(NamedTuple):
     """A prompt as an oracle sees it.
 
     Attributes
     ----------
     text : str
-        As it was given, before any chat template; the decoded tokens if tokens were given.
+        As it was given, before any chat template; the decoded tokens if tokens were given; of a conversation, see `as_text`.
     tokens : tuple of int
         As the model reads it.
     number : int
         Its number among all prompts.
+    messages : tuple of Message
+        Of a conversation, in order; empty if it is none.
     """
 
     text: str
     tokens: tuple[int, ...]
     number: int = 0
+    messages: tuple[Message, ...] = ()
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """Return a conversation as one text: a lone message as it is, several with who says them."""
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
 class Response(NamedTuple):

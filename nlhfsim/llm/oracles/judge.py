@@ -33,6 +33,13 @@ ENDING = "\n\nBetter response:"
 """What a model without a chat template goes on from."""
 
 
+def by_turns(prompt: Prompt) -> str:
+    """Return a prompt as a judge reads it: of a conversation, each message under the role of who says it."""
+    if len(prompt.messages) < 2:
+        return prompt.text
+    return "\n\n".join(f"[{message.role.capitalize()}]\n{message.content}" for message in prompt.messages)
+
+
 class JudgeOracle:
     """Preferences by a judge language model: the softmax over two answer tokens at the position after the question.
 
@@ -45,7 +52,8 @@ class JudgeOracle:
     tokenizer : transformers tokenizer, optional
         The judge's; default: that at the path. It needs no padding token.
     template : str, optional
-        The question, with ``{prompt}``, ``{left}`` and ``{right}`` in it. Default: `TEMPLATE`, without a chat template followed
+        The question, with ``{prompt}``, ``{left}`` and ``{right}`` in it; a conversation of several turns stands there turn by
+        turn, as in ``[User]``, ``[Assistant]``. Default: `TEMPLATE`, without a chat template followed
         by `ENDING`.
     answers : pair of str, optional
         What says that the left, and that the right response is better; each one token where the question ends. Default:
@@ -98,7 +106,8 @@ class JudgeOracle:
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the judge's probabilities of the first answer against the second."""
-        asked = [self._tokens(self._question(*(one.text for one in pair))) for pair in zip(prompts, left, right)]
+        pairs = zip(prompts, left, right)
+        asked = [self._tokens(self._question(by_turns(prompt), first.text, second.text)) for prompt, first, second in pairs]
         valid = np.array([self._max_length is None or len(tokens) <= self._max_length for tokens in asked], dtype=np.bool_)
         probabilities = np.full(len(asked), 0.5)
         probabilities[valid] = self._read([tokens for tokens, fits in zip(asked, valid) if fits])

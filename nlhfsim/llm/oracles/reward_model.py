@@ -11,6 +11,7 @@ import torch
 from nlhfsim.errors import Array, InputError, ensure_integer
 from nlhfsim.llm.oracles._check import ensure_template
 from nlhfsim.llm.oracles._models import batches, context_length, load, parameters, reading, use_chat
+from nlhfsim.llm.oracles._spec import Message, Prompt, Response
 from nlhfsim.llm.oracles.score import ScoreOracle
 from nlhfsim.llm.pretrained import head_of
 
@@ -94,16 +95,26 @@ class RewardModelOracle(ScoreOracle):
             config.pad_token_id = getattr(self._tokenizer, "pad_token_id", None)
         return config.pad_token_id  # type: ignore[no-any-return]
 
-    def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+    def _arguments(self, prompt: Prompt, response: Response) -> tuple[Any, Any]:
+        """Return what is read: a chat template takes a conversation turn by turn."""
+        return (prompt.messages or (Message("user", prompt.text),)) if self._chat else prompt.text, response.text
+
+    def _encode(self, prompt: Any, response: str) -> dict[str, list[int]]:
         if self._template is not None:
             return dict(self._tokenizer(self._template.format(prompt=prompt, response=response)))
         if not self._chat:  # in lists, as transformers takes an empty second text that stands alone for none
             return {name: values[0] for name, values in self._tokenizer([prompt], [response]).items()}
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        messages = [message._asdict() for message in (*prompt, Message("assistant", response))]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        except Exception as error:  # a template is a program of its own, and refuses in its own way
+            raise InputError(
+                f"the reward model's chat template refuses {messages}: {error}; give template, or chat = False"
+            ) from None
         # A chat template writes the special tokens itself.
-        return dict(self._tokenizer(self._tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False))
+        return dict(self._tokenizer(text, add_special_tokens=False))
 
-    def _rewards(self, prompts: Sequence[str], responses: Sequence[str]) -> Array:
+    def _rewards(self, prompts: Sequence[Any], responses: Sequence[str]) -> Array:
         """Return the reward of each response, NaN for one that is too long."""
         encoded = [self._encode(prompt, response) for prompt, response in zip(prompts, responses)]
         lengths = [len(one["input_ids"]) for one in encoded]

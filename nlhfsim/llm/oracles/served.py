@@ -24,7 +24,7 @@ from nlhfsim.llm.oracles._check import ensure_template
 from nlhfsim.llm.oracles._endpoint import Endpoint, Unread
 from nlhfsim.llm.oracles._secrets import Secrets, checked, ensure_header, ensure_no_secret
 from nlhfsim.llm.oracles._spec import Prompt, Response, Verdicts
-from nlhfsim.llm.oracles.judge import ENDING, FIELDS, TEMPLATE
+from nlhfsim.llm.oracles.judge import ENDING, FIELDS, TEMPLATE, by_turns
 
 MODES = {"chat": "/chat/completions", "completions": "/completions"}
 _MOST_TOKENS = {"chat": 20, "completions": 5}
@@ -158,7 +158,8 @@ class ServedJudgeOracle:
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the judge's probabilities of the first answer against the second."""
-        questions = [self._question(*(one.text for one in pair)) for pair in zip(prompts, left, right)]
+        pairs = zip(prompts, left, right)
+        questions = [self._question(by_turns(prompt), first.text, second.text) for prompt, first, second in pairs]
         distinct = list(dict.fromkeys(questions))
         known = dict(zip(distinct, self._ask(distinct)))
         found = [known[question] for question in questions]
