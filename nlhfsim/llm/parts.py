@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary
 
 import torch
 
-from nlhfsim.errors import InputError
+from nlhfsim.errors import InputError, NlhfsimWarning
 from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.lora import Lora, LoraPolicies
 from nlhfsim.llm.model import context_length, vocabulary_size
@@ -16,6 +18,24 @@ from nlhfsim.llm.policy import Policies
 from nlhfsim.llm.prompts import encode_prompts, read_prompts
 
 EVENTS = ("on_begin", "on_step", "on_evaluation", "on_end")
+
+
+OWNERS: WeakKeyDictionary[Any, ReferenceType[Any]] = WeakKeyDictionary()
+"""The trainer of each model, as long as both are there. Not on the model, which is copied and pickled."""
+
+
+def warn_if_taken(model: Any) -> None:
+    """Say that a model was trained already, or that another trainer is about to train it."""
+    owner = OWNERS.get(model)
+    if getattr(model, "nlhfsim_steps", 0):
+        steps = model.nlhfsim_steps
+        said = f"model was trained for {steps} steps by another trainer, and as it is now it is the reference of this one"
+        model.nlhfsim_steps = 0
+    elif owner is not None and owner() is not None:
+        said = "model belongs to another trainer that is still there, and what one of them does to it happens to the other"
+    else:
+        return
+    warnings.warn(f"{said}: give each trainer a model of its own", NlhfsimWarning, stacklevel=3)
 
 
 def policies_of(model: Any, config: NashConfig, device: torch.device) -> Policies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nlhfsim import provenance
-from nlhfsim.errors import InputError, NlhfsimWarning, ensure_choice, ensure_flag, ensure_integer
+from nlhfsim.errors import InputError, ensure_choice, ensure_flag, ensure_integer
 from nlhfsim.files import ensure_folder, jsonable, write_whole
 from nlhfsim.llm import checkpoint
 from nlhfsim.llm.config import NashConfig
@@ -24,7 +24,7 @@ from nlhfsim.llm.memory import advice_on
 from nlhfsim.llm.model import decoder, ensure_causal, ensure_model, ensure_tokenizer, stop_tokens_of, vocabulary_size
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.llm.oracles import PreferenceOracle, Response
-from nlhfsim.llm.parts import encoded, ensure_callbacks, ensure_tokens, policies_of
+from nlhfsim.llm.parts import OWNERS, encoded, ensure_callbacks, ensure_tokens, policies_of, warn_if_taken
 from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
@@ -112,14 +112,7 @@ class NashTrainer:
         if held_out is not None:
             self.held_out = encoded(held_out, "held_out", model, self.tokenizer, config)
         ensure_tokens(model, config)
-        if getattr(model, "nlhfsim_steps", 0):
-            warnings.warn(
-                f"model was trained for {model.nlhfsim_steps} steps by another trainer, and as it is now it is the reference of "
-                "this one: give each trainer a model of its own",
-                NlhfsimWarning,
-                stacklevel=2,
-            )
-            model.nlhfsim_steps = 0
+        warn_if_taken(model)
         self.processes = Processes(device)
         with advice_on("loading"):
             ensure_causal(model.eval())
@@ -137,6 +130,7 @@ class NashTrainer:
         self._begin: float | None = None
         self._rows: list[dict[str, Any]] = []
         self._writer: MetricsWriter | None = None
+        OWNERS[model] = weakref.ref(self)
 
     def step(self) -> dict[str, Any]:
         """Do one step and return its metrics.

@@ -5,9 +5,11 @@ Truth: the whole batch for its parts; the state before for what fails; the exact
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -546,6 +548,21 @@ def test_a_model_that_was_trained_is_no_reference() -> None:
     with pytest.warns(NlhfsimWarning, match="model was trained for 1 steps by another trainer"):
         train_on(model)
     train_on(model)
+
+
+def test_a_model_has_one_trainer(recwarn: pytest.WarningsRecorder) -> None:
+    """Before it has taken a step too. One that is gone, or could not be made, is none; nor is the trainer of another copy."""
+    model = gpt2()
+    first = train_on(model, feedback="exact", exact_check=True)
+    train_on(copy.deepcopy(model))
+    del first
+    with pytest.raises(InputError):
+        train_on(model, oracle=3)
+    second = train_on(model)
+    pickle.dumps(second.policies.model)
+    assert not recwarn.list
+    with pytest.warns(NlhfsimWarning, match="model belongs to another trainer .* give each trainer a model of its own"):
+        train_on(model)
 
 
 def test_an_oracle_that_is_never_sure_is_told() -> None:
