@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nlhfsim.errors import DataError, InputError
-from nlhfsim.llm.pretrained import first_line, head_of, load_pretrained
+from nlhfsim.errors import InputError
+from nlhfsim.llm.pretrained import head_of, load_pretrained, load_tokenizer
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -64,10 +64,7 @@ def ensure_tokenizer(tokenizer: Any) -> Any:
         If it cannot be loaded.
     """
     if isinstance(tokenizer, (str, os.PathLike)):
-        try:
-            return AutoTokenizer.from_pretrained(tokenizer)
-        except (OSError, ValueError) as error:
-            raise DataError(f"tokenizer {str(tokenizer)!r} cannot be loaded: {first_line(error)}") from error
+        return load_tokenizer(os.fspath(tokenizer))
     if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "batch_decode")):
         raise InputError(f"tokenizer is of type {type(tokenizer).__name__}, must be one of transformers, or the path of one")
     return tokenizer

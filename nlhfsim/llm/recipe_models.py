@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import ConfigurationError, DataError, InputError, did_you_mean
+from nlhfsim.llm import pretrained
 from nlhfsim.llm.pretrained import first_line, load_pretrained
 from nlhfsim.sweep._axes import Mistakes
 
 _KEYS = ("path", "name", "revision")
-_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,14 @@ def _new_model(place: Place, seed: int) -> Any:
 
 def load_tokenizer(place: Place | None, model: Place, *, needed: bool) -> Any:
     """Return the tokenizer at a place, else the model's; None if there is none and none is needed."""
-    from transformers import AutoTokenizer
-
     chosen = place or model
     if chosen.source is None:
         if needed:
             raise InputError("prompts are texts, and the model is new: give a [tokenizer], or prompts as lists of token numbers")
         return None
     try:
-        if Path(chosen.source).is_dir() and not any((Path(chosen.source) / name).is_file() for name in _TOKENIZER_FILES):
-            # transformers would make one up, without a vocabulary, from the kind of the model
-            raise FileNotFoundError(f"none of {', '.join(_TOKENIZER_FILES)} is there")
-        return AutoTokenizer.from_pretrained(chosen.source, revision=chosen.revision or "main")
-    except Exception as error:  # every file of it can be damaged in its own way
+        return pretrained.load_tokenizer(chosen.source, revision=chosen.revision or "main")
+    except DataError as error:
         if place is None and not needed:
             return None
-        raise InputError(f"{chosen.section}: {chosen.source!r} holds no tokenizer: {first_line(error)}") from None
+        raise DataError(f"{chosen.section}: {error}") from None

@@ -255,6 +255,8 @@ def test_paths_where_nothing_is(tmp_path: Path) -> None:
         ensure_model(tmp_path / "empty")
     with pytest.raises(DataError, match=r"tokenizer '.*nothing' cannot be loaded"):
         ensure_tokenizer(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"tokenizer '.*empty' cannot be loaded: none of tokenizer_config.json, .* is there"):
+        ensure_tokenizer(tmp_path / "empty")
     with pytest.raises(InputError, match="tokenizer is of type int"):
         ensure_tokenizer(3)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlhfsim.errors import DataError, InputError, ensure_integer
-from nlhfsim.llm.pretrained import ensure_covers, first_line, load_pretrained
+from nlhfsim.errors import InputError, ensure_integer
+from nlhfsim.llm.pretrained import ensure_covers, load_pretrained, load_tokenizer
 
 
 def load(kind: Any, model: Any, tokenizer: Any, device: Any, what: str) -> tuple[Any, Any]:
@@ -21,16 +21,11 @@ def load(kind: Any, model: Any, tokenizer: Any, device: Any, what: str) -> tuple
     A model that is read goes to the first CUDA device if there is one, and one that is given stays where it is, unless `device`
     says otherwise.
     """
-    from transformers import AutoTokenizer
-
     if isinstance(model, (str, os.PathLike)):
         source = os.fspath(model)
         model = load_pretrained(kind, source, what, dtype="auto")
         if tokenizer is None:
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(source)
-            except Exception as error:  # every file of it can be damaged in its own way
-                raise DataError(f"{what} {source!r} has no tokenizer: {first_line(error)}") from error
+            tokenizer = load_tokenizer(source, f"tokenizer of the {what}")
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model = {model!r} must be a transformers model or the path of one")
