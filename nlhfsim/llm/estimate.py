@@ -199,12 +199,13 @@ class Estimator:
                 for j in range(0 if opponents is not None else i + 1, others)
                 if left[k * group + i].tokens != right[k * others + j].tokens
             ]
-            verdicts = ask(
-                self.oracle,
-                [prompts[k] for k, _, _ in wanted],
-                [left[k * group + i] for k, i, _ in wanted],
-                [right[k * others + j] for k, _, j in wanted],
-            )
+            with self.processes.together():
+                verdicts = ask(
+                    self.oracle,
+                    [prompts[k] for k, _, _ in wanted],
+                    [left[k * group + i] for k, i, _ in wanted],
+                    [right[k * others + j] for k, _, j in wanted],
+                )
             places = tuple(np.array(wanted, dtype=np.int64).reshape(-1, 3).T)
             grid[places], valid[places] = verdicts.probabilities, verdicts.valid
             if self.config.votes:

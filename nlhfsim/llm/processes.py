@@ -8,7 +8,8 @@ the gradient does not depend on how many there are.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nlhfsim.errors import InputError, MissingExtraError
+from nlhfsim.errors import InputError, MissingExtraError, OracleError
 
 
 class Processes:
@@ -33,6 +34,8 @@ class Processes:
         Its number, and how many there are.
     device : torch.device
         Where it computes.
+    failure : Exception or None
+        What all of them stopped with, each at the same point.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Processes:
     def __init__(self, device: Any = None) -> None:
         self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
         self.device = _device(device)
+        self.failure: Exception | None = None
         if self.count > 1:
             try:
                 from accelerate import PartialState
@@ -81,6 +85,26 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Return whether a flag is True in some process."""
         return self.sums(float(flag))[0] > 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what fails here in one process fail in all of them, each having come to this point.
+
+        Raises
+        ------
+        OracleError
+            In those that it did not fail in, with what the first of the others said.
+        """
+        self.failure = None
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+        if not self.any(self.failure is not None):
+            return
+        said = [words for words in self.gather(None if self.failure is None else str(self.failure)) if words is not None]
+        self.failure = self.failure or OracleError(f"in another process: {said[0]}")
+        raise self.failure
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Add tensors up over all processes, in place."""

@@ -197,7 +197,7 @@ class NashTrainer:
             prompts, or a run is writing to it at this moment.
         OracleError
             If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
-            several processes none waits for the others: what is saved is the newest checkpoint.
+            several processes all stop at the same step.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """
@@ -217,8 +217,8 @@ class NashTrainer:
                     self._evaluate_if_due()
                     if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
-        except BaseException:
-            self._stop("interrupted", alone=True)
+        except BaseException as error:
+            self._stop("interrupted", alone=error is not self.processes.failure)
             raise
         if self.taken < self.config.steps:
             where = self._stop("interrupted")
@@ -327,12 +327,13 @@ class NashTrainer:
     def _evaluate_if_due(self) -> None:
         """Evaluate at the start, when it is time, and at the end; not twice, as where a run goes on."""
         due = self.taken in (0, self.config.steps) or self._due(self.config.evaluate_every)
-        if (
-            due
-            and self.processes.first
-            and not any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows)
-        ):
-            self._record(self.evaluate(), "on_evaluation")
+        if not due:
+            return
+        with self.processes.together():
+            known = any(row["kind"] == "evaluation" and row["step"] == self.taken for row in self._rows)
+            found = self.evaluate() if self.processes.first and not known else None
+        if found is not None:
+            self._record(found, "on_evaluation")
 
     def _record(self, metrics: dict[str, Any], event: str) -> None:
         if self._writer is not None:

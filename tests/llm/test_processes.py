@@ -86,6 +86,19 @@ def test_each_process_has_a_sampler_of_its_own(found: dict[int, dict[str, Any]])
         assert len(set(seeds)) == len(seeds)
 
 
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_a_judge_that_is_down_for_one_process_stops_all_with_everything_saved(
+    found: dict[int, dict[str, Any]], where: str
+) -> None:
+    """At the same step, and the same call goes on to the bits of a run that was never stopped."""
+    for count in (1, 2):
+        stopped = found[count][f"down in {where}"]
+        failed = count - 1 if where == "step" else 0
+        own, other = "the judge is down", "in another process: the judge is down"
+        assert stopped["said"] == [own if rank == failed else other for rank in range(count)]
+        assert stopped["saved"] == ["step-00000001"] and stopped["weights"] == found[count]["whole"]
+
+
 def test_too_few_prompts(found: dict[int, dict[str, Any]]) -> None:
     """A process without a prompt is refused."""
     assert "prompts_per_step = 1 must be at least 2, the number of processes" in found[2]["few"]

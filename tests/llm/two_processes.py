@@ -14,8 +14,8 @@ import torch
 from other_samplers import Generating
 from small import cyclic_oracle, gpt2
 
-from nlhfsim.errors import InputError
-from nlhfsim.llm import NashConfig, NashTrainer
+from nlhfsim.errors import InputError, OracleError
+from nlhfsim.llm import NashConfig, NashTrainer, checkpoint
 from nlhfsim.llm.estimate import Labels
 from nlhfsim.llm.trainer import NashTrainer as Trainer
 
@@ -59,13 +59,53 @@ def given_responses(estimator: str) -> dict[str, Any]:
     return {"gradient": gradient(trainer), "loss": sums.loss}
 
 
+class Down:
+    """A judge that the last process cannot ask any more once it has taken a step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.oracle = trainer, trainer.estimator.oracle
+
+    def compare(self, *pairs: Any) -> Any:
+        alone = self.trainer.processes
+        return refuse() if self.trainer.taken and alone.rank == alone.count - 1 else self.oracle.compare(*pairs)
+
+
+def refuse() -> Any:
+    raise OracleError("the judge is down")
+
+
+def without_a_judge(folder: Path, in_an_evaluation: bool) -> dict[str, Any]:
+    """What all processes stop with after a step, what is saved, and the weights when the same call has gone on."""
+    fields = {"group_size": 4, "evaluate_every": 1 if in_an_evaluation else None}
+    trainer = trainer_of(folder, **fields)
+    if in_an_evaluation:
+        evaluate = trainer.evaluate
+        trainer.evaluate = lambda: refuse() if trainer.taken else evaluate()  # type: ignore[method-assign]
+    else:
+        trainer.estimator.oracle = Down(trainer)
+    said = ""
+    try:
+        trainer.fit()
+    except OracleError as error:
+        said = str(error)
+    found = {"said": trainer.processes.gather(said), "saved": [path.name for path in checkpoint.found(folder)]}
+    again = trainer_of(folder, **fields)
+    again.fit()
+    return found | {"weights": weights_of(again)}
+
+
+def weights_of(trainer: Trainer) -> list[float]:
+    found: list[float] = torch.cat([weight.detach().flatten() for weight in trainer.policies.masters.values()]).tolist()
+    return found
+
+
 def main(folder: Path) -> None:
     """Write all results."""
     found: dict[str, Any] = {name: given_responses(name) for name in ("pair", "token")}
     for method in ("nash_prox", "extragradient"):
         trainer = trainer_of(method=method, feedback="exact")
         trainer.fit()
-        found[method] = torch.cat([weight.detach().flatten() for weight in trainer.policies.masters.values()]).tolist()
+        found[method] = weights_of(trainer)
     whole = trainer_of(folder / "whole", group_size=4)
     whole.fit()
     first = trainer_of(folder / "resumed", group_size=4)
@@ -74,7 +114,9 @@ def main(folder: Path) -> None:
     again = trainer_of(folder / "resumed", group_size=4)
     again.fit()
     for name, run in (("whole", whole), ("resumed", again)):
-        found[name] = torch.cat([weight.detach().flatten() for weight in run.policies.masters.values()]).tolist()
+        found[name] = weights_of(run)
+    for name in ("step", "evaluation"):
+        found[f"down in {name}"] = without_a_judge(folder / name, name == "evaluation")
     found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
     sampler = Generating(gpt2)
     by_sampler = trainer_of(sampler=sampler, method="extragradient")
