@@ -132,7 +132,7 @@ def warn_of_change(path: Path, state: Mapping[str, Any], digests: Mapping[str, s
     for what, found in digests.items():
         if state["digests"].get(what, found) != found:
             message = f"{what}: not as they were for checkpoint {str(path)!r}, so what is measured from here on is something else"
-            warnings.warn(message, NlhfsimWarning, stacklevel=3)
+            warnings.warn(message, NlhfsimWarning, stacklevel=4)
 
 
 def digest(value: Any) -> str:

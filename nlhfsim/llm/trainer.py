@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import weakref
 from collections.abc import Iterable
@@ -11,9 +10,8 @@ from typing import Any
 
 import torch
 
-from nlhfsim import provenance
 from nlhfsim.errors import InputError, ensure_choice, ensure_flag, ensure_integer
-from nlhfsim.files import ensure_folder, jsonable, write_whole
+from nlhfsim.files import ensure_folder, ensure_path
 from nlhfsim.llm import checkpoint
 from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.estimate import Estimator
@@ -28,6 +26,7 @@ from nlhfsim.llm.parts import OWNERS, encoded, ensure_callbacks, ensure_tokens, 
 from nlhfsim.llm.processes import Processes
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.record import MetricsWriter, TrainingRun
+from nlhfsim.llm.resumption import checkpoint_of, go_back, settings, write_description, write_result
 from nlhfsim.llm.samplers import Sampler
 from nlhfsim.llm.samplers._spec import ensure_sampler, ensure_single
 from nlhfsim.llm.steps import take_step
@@ -126,7 +125,7 @@ class NashTrainer:
         enumerated = config.exact_check or config.feedback == "exact"
         self.exact = ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if enumerated else None
         self.out = None if out is None else ensure_folder("out", out)
-        self._spent = 0.0
+        self.spent = 0.0
         self._begin: float | None = None
         self._rows: list[dict[str, Any]] = []
         self._writer: MetricsWriter | None = None
@@ -250,7 +249,7 @@ class NashTrainer:
         """
         if self.out is None:
             raise InputError("out must be given to save a checkpoint")
-        found, path = self._checkpoint(), self.out
+        found, path = checkpoint_of(self), self.out
         if self.processes.first:
             path = checkpoint.save(self.out, found, self.config.keep_checkpoints)
         return Path(self.processes.gather(str(path))[0])  # no process goes on before it is there
@@ -261,65 +260,11 @@ class NashTrainer:
         Raises
         ------
         InputError
-            If it is of another configuration, model or set of prompts.
+            If it is of another configuration, model or set of prompts, or `path` is none.
         DataError
             If it is not whole.
         """
-        folder = Path(path)
-        found = checkpoint.load(folder)
-        here = self._json_config() | {"processes": self.processes.count}
-        checkpoint.ensure_same(folder, found.state, here, self._digests())
-        checkpoint.warn_of_change(folder, found.state, self._measured_by())
-        checkpoint.ensure_fits(self.policies.masters, found.policy, folder)
-        checkpoint.ensure_fits(self.policies.shadow, found.target, folder)
-        checkpoint.copy_to(self.policies.masters, found.policy)
-        checkpoint.copy_to(self.policies.shadow, found.target)
-        self.policies.publish()
-        self.policies.publish_target()
-        self.optimizer.inner.load_state_dict(found.optimizer)
-        self.torn = False
-        rank = self.processes.rank
-        words = bytearray.fromhex(found.state["generators"][rank])
-        self.estimator.generator.set_state(torch.frombuffer(words, dtype=torch.uint8))
-        self.estimator.voter.bit_generator.state = found.state["voters"][rank]
-        self.taken, self.queries, self.tokens = (int(found.state[name]) for name in ("step", "queries", "tokens"))
-        self._spent = float(found.state["seconds"])
-        self.stream = PromptStream(len(self.prompts), self.config.seed, position=int(found.state["position"]))
-
-    def _checkpoint(self) -> checkpoint.Checkpoint:
-        state = {
-            "step": self.taken,
-            "queries": self.queries,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "position": self.stream.position,
-            "voters": self.processes.gather(self.estimator.voter.bit_generator.state),
-            "generators": self.processes.gather(self.estimator.generator.get_state().numpy().tobytes().hex()),
-            "config": self._json_config(),
-            "fixed": self.config.fixed,
-            "digests": self._digests() | self._measured_by(),
-        }
-        return checkpoint.Checkpoint(
-            self.policies.masters,
-            self.policies.shadow,
-            self.optimizer.inner.state_dict(),
-            state,
-        )
-
-    def _json_config(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(json.dumps(self.config.to_dict() | self.config.parameters))
-        return found
-
-    def _digests(self) -> dict[str, str]:
-        """Return what a run that goes on must have in common with the one before, beside its configuration."""
-        prompts = checkpoint.digest([prompt.tokens for prompt in self.prompts])
-        return {"model": self.policies.fingerprint(), "set of prompts": prompts}
-
-    def _measured_by(self) -> dict[str, str]:
-        """Return what its curves depend on, and may change for a reason, as where a judge has moved."""
-        tables = self.recipe.get("oracle") if isinstance(self.recipe, dict) else None
-        held_out = [prompt.tokens for prompt in self.held_out]
-        return {"oracle of the recipe": checkpoint.digest(tables), "held-out prompts": checkpoint.digest(held_out)}
+        go_back(self, ensure_path("path", path))
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.taken % every == 0
@@ -365,17 +310,15 @@ class NashTrainer:
         self._writer = MetricsWriter(metrics)
         self._writer.truncate_after(self.taken if there else -1)
         self._rows = [record for _, record in read_lines(self._writer.path)]
-        described = json.dumps(self._described(), indent=1, ensure_ascii=False) + "\n"
-        write_whole(self.out / "config.json", described.encode("utf-8"))
-        provenance.write(self.out, self.command, "torch", "transformers")
+        write_description(self.out, self._described(), self.command)
 
     def _described(self) -> dict[str, Any]:
-        return {"training": self._json_config(), "recipe": self.recipe}
+        return {"training": settings(self.config), "recipe": self.recipe}
 
     @property
     def seconds(self) -> float:
         """How long `fit` has run, that of the runs before this one went on included; 0 before."""
-        return self._spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
+        return self.spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
     def _stop(self, status: str, alone: bool = False) -> str:
         """Save what there is, tell the callbacks, and return where it is, for a message.
@@ -387,25 +330,14 @@ class NashTrainer:
         return where
 
     def _keep(self, status: str, alone: bool) -> str:
-        self._spent, self._begin = self.seconds, None
+        self.spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
         if not (self.torn or (alone and self.processes.count > 1)):
             self.save()
         if not self.processes.first:
             return ""
-        evaluations = [row for row in self._rows if row["kind"] == "evaluation"]
-        result = {
-            "method": self.config.method,
-            "beta": self.config.beta,
-            "steps": self.taken,
-            "status": status,
-            "seconds": self.seconds,
-            "queries": self.queries,
-            "tokens": self.tokens,
-            "final": jsonable(evaluations[-1]) if evaluations else None,
-        }
-        write_whole(self.out / "result.json", (json.dumps(result, indent=1) + "\n").encode("utf-8"))
+        write_result(self, self.out, status, self._rows)
         if status == "done":
             self.save_model(self.out / "model")
         return f"; saved in {str(self.out)!r}, the same call goes on from there"

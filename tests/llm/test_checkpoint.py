@@ -437,3 +437,5 @@ def test_saving_and_going_back_by_hand(tmp_path: Path) -> None:
     assert [timeless(trainer.step()) for _ in range(2)] == later and same(weights, trainer.policies.masters)
     with pytest.raises(DataError, match="cannot be read"):
         trainer.load(tmp_path / "nothing")
+    with pytest.raises(InputError, match="path = None must be the path of a file or folder"):
+        trainer.load(None)
