@@ -17,6 +17,7 @@ from nlhfsim.llm.estimate import Clock, Labels, Sums
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import gains_against
 from nlhfsim.llm.memory import advice_on, peak_memory
+from nlhfsim.llm.oracles import Prompt
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.sampling import mixture_of
 
@@ -92,10 +93,10 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
     config, estimator, optimizer = trainer.config, trainer.estimator, trainer.optimizer
     method, given, group = methods.get(config.method), config.parameters, config.group_size
     prompts = [trainer.prompts[k] for k in index]
-    responses = estimator.draw(prompts, mixture_of(method.mixing(given)), group * (2 if method.half_step else 1))
+    responses = _drawn(trainer, prompts, method.mixing(given), group * (2 if method.half_step else 1))
     opponents = None
     if method.opponent_mixing is not None:
-        opponents = estimator.draw(prompts, mixture_of(method.opponent_mixing(given)), group)
+        opponents = _drawn(trainer, prompts, method.opponent_mixing(given), group)
     if method.half_step:
         first, responses = _halves(responses, group)
         with _and_back(trainer):
@@ -103,7 +104,7 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
             if _usable(trainer, labels):
                 estimator.backward(first, labels, optimizer.collect)
                 optimizer.step(trainer.taken)
-            opponents = estimator.draw(prompts, mixture_of(0.0), group)
+            opponents = _drawn(trainer, prompts, 0.0, group)
     labels = estimator.judge(prompts, responses, opponents)
     _count(trainer, responses, opponents, labels)
     found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
@@ -112,6 +113,12 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
     warnings.warn("no pair of a step had a verdict, so the policy stayed: does the oracle work?", NlhfsimWarning, stacklevel=2)
     optimizer.clear()
     return found | {"usable": False, "loss": math.nan}
+
+
+def _drawn(trainer: NashTrainer, prompts: Sequence[Prompt], mixing: float, copies: int) -> Responses:
+    """Draw; where one process cannot, all stop at this step, with everything saved."""
+    with trainer.processes.together():
+        return trainer.estimator.draw(prompts, mixture_of(mixing), copies)
 
 
 def _usable(trainer: NashTrainer, labels: Labels) -> bool:

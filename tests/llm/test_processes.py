@@ -86,14 +86,12 @@ def test_each_process_has_a_sampler_of_its_own(found: dict[int, dict[str, Any]])
         assert len(set(seeds)) == len(seeds)
 
 
-@pytest.mark.parametrize("where", ["step", "evaluation"])
-def test_a_judge_that_is_down_for_one_process_stops_all_with_everything_saved(
-    found: dict[int, dict[str, Any]], where: str
-) -> None:
+@pytest.mark.parametrize("where", ["step", "draw", "evaluation"])
+def test_what_is_down_for_one_process_stops_all_with_everything_saved(found: dict[int, dict[str, Any]], where: str) -> None:
     """At the same step, and the same call goes on to the bits of a run that was never stopped."""
     for count in (1, 2):
         stopped = found[count][f"down in {where}"]
-        failed = count - 1 if where == "step" else 0
+        failed = 0 if where == "evaluation" else count - 1
         own, other = "the judge is down", "in another process: the judge is down"
         assert stopped["said"] == [own if rank == failed else other for rank in range(count)]
         assert stopped["saved"] == ["step-00000001"] and stopped["weights"] == found[count]["whole"]

@@ -74,13 +74,17 @@ def refuse() -> Any:
     raise OracleError("the judge is down")
 
 
-def without_a_judge(folder: Path, in_an_evaluation: bool) -> dict[str, Any]:
+def stopped(folder: Path, where: str) -> dict[str, Any]:
     """What all processes stop with after a step, what is saved, and the weights when the same call has gone on."""
-    fields = {"group_size": 4, "evaluate_every": 1 if in_an_evaluation else None}
+    fields = {"group_size": 4, "evaluate_every": 1 if where == "evaluation" else None}
     trainer = trainer_of(folder, **fields)
-    if in_an_evaluation:
+    if where == "evaluation":
         evaluate = trainer.evaluate
         trainer.evaluate = lambda: refuse() if trainer.taken else evaluate()  # type: ignore[method-assign]
+    elif where == "draw":
+        estimator = trainer.estimator
+        draw, last = estimator.draw, trainer.processes.rank == trainer.processes.count - 1
+        estimator.draw = lambda *given: refuse() if trainer.taken and last else draw(*given)  # type: ignore[method-assign]
     else:
         trainer.estimator.oracle = Down(trainer)
     said = ""
@@ -115,8 +119,8 @@ def main(folder: Path) -> None:
     again.fit()
     for name, run in (("whole", whole), ("resumed", again)):
         found[name] = weights_of(run)
-    for name in ("step", "evaluation"):
-        found[f"down in {name}"] = without_a_judge(folder / name, name == "evaluation")
+    for name in ("step", "draw", "evaluation"):
+        found[f"down in {name}"] = stopped(folder / name, name)
     found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
     sampler = Generating(gpt2)
     by_sampler = trainer_of(sampler=sampler, method="extragradient")
