@@ -22,7 +22,7 @@ from nlhfsim.llm.estimate import Estimator
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import exact_loss
 from nlhfsim.llm.memory import advice_on
-from nlhfsim.llm.oracles import Prompt, ask
+from nlhfsim.llm.oracles import Prompt, ask_all
 from nlhfsim.llm.sampling import Mixture, pad_left
 
 LARGEST = 5000
@@ -218,22 +218,16 @@ class ExactGame:
 
     def _preferences(self) -> Array:
         """Ask for all pairs of responses to every prompt; equal responses are ½, and each pair is asked in one order."""
-        n = len(self.responses)
         texts = self.estimator.as_responses(self.responses)
-        upper = [(i, j) for i in range(n) for j in range(i + 1, n)]
-        left, right = [texts[i] for i, _ in upper], [texts[j] for _, j in upper]
-        found = np.full((len(self.prompts), n, n), 0.5)
-        rows, columns = np.triu_indices(n, 1)
+        found = np.empty((len(self.prompts), len(texts), len(texts)))
         for k, prompt in enumerate(self.prompts):
-            verdicts = ask(self.estimator.oracle, [prompt] * len(upper), left, right)
-            if not verdicts.valid.all():
-                lost = int(np.flatnonzero(~verdicts.valid)[0])
+            found[k], valid = ask_all(self.estimator.oracle, prompt, texts)
+            if not valid.all():
+                left, right = (texts[place] for place in np.argwhere(~valid)[0])
                 raise InputError(
-                    f"oracle has no verdict on {left[lost].text!r} against {right[lost].text!r}, and a game needs all of them: "
+                    f"oracle has no verdict on {left.text!r} against {right.text!r}, and a game needs all of them: "
                     "exact feedback and exact checks need an oracle that always has one"
                 )
-            chances = verdicts.probabilities
-            found[k, rows, columns], found[k, columns, rows] = chances, 1 - chances
         return found
 
 

@@ -32,6 +32,7 @@ from nlhfsim.llm.oracles import (
     ScoreOracle,
     Verdicts,
     ask,
+    ask_all,
     rock_paper_scissors,
 )
 
@@ -435,6 +436,77 @@ def test_noise() -> None:
 def test_wrong_wrappers_are_refused(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+# Preferences that no two pairs share, some without a verdict; a class twice, and a response that has none.
+SEVERAL = responses("a", "bb", "c", "d", "aa", "?", "ccc")
+LOST = {frozenset("ac"), frozenset("db")}
+
+
+def per_letter() -> Any:
+    ahead = np.triu(np.random.default_rng(0).uniform(-0.5, 0.5, (4, 4)), 1)
+    return ClassOracle(lambda one: None if one.text == "?" else ord(one.text[0]) - ord("a"), 0.5 + ahead - ahead.T)
+
+
+def with_contexts() -> Any:
+    ahead = np.triu(np.random.default_rng(1).uniform(-0.5, 0.5, (2, 7, 7)), 1)
+    return MatrixOracle(0.5 + ahead - np.swapaxes(ahead, 1, 2), [one.text for one in SEVERAL[::-1]])
+
+
+class NotAll:
+    """An oracle that is asked pair by pair."""
+
+    def __init__(self, oracle: Any) -> None:
+        self.oracle, self.sizes = oracle, list[int]()
+
+    def compare(self, prompts: Any, left: Any, right: Any) -> Verdicts:
+        self.sizes.append(len(prompts))
+        found = self.oracle.compare(prompts, left, right)
+        lost = [frozenset((a.text[0], b.text[0])) in LOST for a, b in zip(left, right, strict=True)]
+        return found._replace(valid=found.valid & ~np.array(lost, dtype=bool))
+
+
+@pytest.mark.parametrize("at_once", [1, 15, 10**6])
+def test_all_pairs_are_asked_once_whatever_is_asked_at_a_time(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlhfsim.llm.oracles._check._AT_ONCE", at_once)
+    oracle, prompt = NotAll(with_contexts()), PROMPT._replace(number=1)
+    found = ask_all(oracle, prompt, SEVERAL)
+    assert sum(oracle.sizes) == 21 and len(oracle.sizes) == {1: 6, 15: 3, 10**6: 1}[at_once]
+    for i, left in enumerate(SEVERAL):
+        assert found.probabilities[i, i] == 0.5 and found.valid[i, i]
+        for j in range(i + 1, len(SEVERAL)):
+            single = ask(oracle, [prompt], [left], [SEVERAL[j]])
+            assert (found.probabilities[i, j], found.valid[i, j]) == (single.probabilities[0], single.valid[0])
+            assert (found.probabilities[j, i], found.valid[j, i]) == (1 - single.probabilities[0], single.valid[0])
+    assert not found.valid.all()
+
+
+@pytest.mark.parametrize("make", [per_letter, with_contexts])
+def test_an_oracle_that_knows_all_pairs_says_what_it_says_of_each(make: Any) -> None:
+    oracle, prompt = make(), PROMPT._replace(number=1)
+    whole = ask_all(oracle, prompt, SEVERAL)
+    rows, columns = np.triu_indices(len(SEVERAL), 1)
+    pairs = ask(oracle, [prompt] * 21, [SEVERAL[i] for i in rows], [SEVERAL[j] for j in columns])
+    np.testing.assert_array_equal(whole.probabilities[rows, columns], pairs.probabilities)
+    np.testing.assert_array_equal(whole.valid[rows, columns], pairs.valid)
+    assert len(set(pairs.probabilities.tolist())) > 6
+
+
+def test_all_pairs_of_no_response_and_of_one() -> None:
+    assert ask_all(Says(None), PROMPT, []).probabilities.shape == (0, 0)
+    assert ask_all(Says(None), PROMPT, responses("a")).probabilities.tolist() == [[0.5]]
+
+
+def test_a_wrong_answer_on_all_pairs_is_refused() -> None:
+    oracle = Says(None)
+    right, valid = np.full((3, 3), 0.5), np.ones((3, 3), dtype=bool)
+    for answer, message in [
+        (Verdicts(right[:2], valid), r"Says.compare_all returned arrays of shape \(2, 3\) and \(3, 3\), must be \(3, 3\)"),
+        (Verdicts(right + np.eye(3, k=2), valid), r"Says.compare_all: probabilities\[1\] = 1.5 must lie in \[0, 1\]"),
+    ]:
+        oracle.compare_all = lambda *_, answer=answer: answer  # type: ignore[attr-defined]
+        with pytest.raises(InputError, match=message):
+            ask_all(oracle, PROMPT, responses("a", "b", "c"))
 
 
 def test_oracles_without_a_model_need_no_torch() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nlhfsim.llm.oracles._check import ask
+from nlhfsim.llm.oracles._check import ask, ask_all
 from nlhfsim.llm.oracles._spec import Message, PreferenceOracle, Prompt, Response, Verdicts
 from nlhfsim.llm.oracles.classes import ClassOracle, FirstToken, rock_paper_scissors
 from nlhfsim.llm.oracles.function import FunctionOracle
@@ -42,6 +42,7 @@ __all__ = [
     "ServedJudgeOracle",
     "Verdicts",
     "ask",
+    "ask_all",
     "rock_paper_scissors",
 ]
 

@@ -12,6 +12,8 @@ import numpy as np
 from nlhfsim.errors import Array, InputError
 from nlhfsim.llm.oracles._spec import Flags, PreferenceOracle, Prompt, Response, Verdicts
 
+_AT_ONCE = 2**16
+"""About so many pairs are asked for in one call where all pairs of many responses are."""
 _ROUNDING = 1e-6
 """How far outside [0, 1] a probability may be by the rounding of single precision."""
 
@@ -57,8 +59,74 @@ def ask(
         )
     if count == 0:
         return Verdicts(np.empty(0), np.empty(0, dtype=np.bool_))
-    name = f"{type(oracle).__name__}.compare"
-    probabilities, valid = _parts(oracle.compare(prompts, left, right))
+    return _checked(f"{type(oracle).__name__}.compare", oracle.compare(prompts, left, right), count, first)
+
+
+def ask_all(oracle: PreferenceOracle, prompt: Prompt, responses: Sequence[Response]) -> Verdicts:
+    """Return what `oracle` says of every response against every other, each pair asked for once, in the order given.
+
+    Parameters
+    ----------
+    oracle : PreferenceOracle
+        If it has a method ``compare_all(prompt, responses)``, which says of all pairs what ``compare`` does, as two arrays
+        ``(n, n)``, that is called, and only the part above the diagonal read; else ``compare``, with many pairs at a time.
+    prompt : Prompt
+        The one prompt.
+    responses : sequence of Response
+        n of them.
+
+    Returns
+    -------
+    Verdicts
+        Two arrays ``(n, n)``: below the diagonal 1 less what is above, on it ½.
+
+    Raises
+    ------
+    InputError
+        As `ask`.
+
+    Examples
+    --------
+    >>> from nlhfsim.llm.oracles import FunctionOracle, Prompt, Response, ask_all
+    >>> longer = FunctionOracle(lambda prompt, left, right: float(len(left) > len(right)))
+    >>> ask_all(longer, Prompt("Why?", ()), [Response("Because.", ()), Response("So.", ())]).probabilities
+    array([[0.5, 1. ],
+           [0. , 0.5]])
+    """
+    count = len(responses)
+    chances, valid = np.full((count, count), 0.5), np.ones((count, count), dtype=np.bool_)
+    whole = _whole(oracle, prompt, responses)
+    numbers, first, at_once = np.arange(count), 0, max(1, _AT_ONCE // max(1, count))
+    for begin in range(0, count, at_once):
+        rows, columns = np.nonzero(numbers[begin : begin + at_once, None] < numbers)
+        rows += begin
+        if whole is None:
+            left, right = ([responses[k] for k in side.tolist()] for side in (rows, columns))
+            found = ask(oracle, [prompt] * len(left), left, right, first=first)
+        else:
+            answer = whole[0][rows, columns], whole[1][rows, columns]
+            found = _checked(f"{type(oracle).__name__}.compare_all", answer, len(rows), first)
+        chances[rows, columns], chances[columns, rows] = found.probabilities, 1 - found.probabilities
+        valid[rows, columns] = valid[columns, rows] = found.valid
+        first += len(rows)
+    return Verdicts(chances, valid)
+
+
+def _whole(oracle: Any, prompt: Prompt, responses: Sequence[Response]) -> tuple[Any, Any] | None:
+    """Return what an oracle that knows all pairs at once says of them, None of any other oracle."""
+    if not hasattr(oracle, "compare_all"):
+        return None
+    probabilities, valid = (np.asarray(part) for part in oracle.compare_all(prompt, responses))
+    shape = (len(responses), len(responses))
+    if probabilities.shape != shape or valid.shape != shape:
+        name, shapes = f"{type(oracle).__name__}.compare_all", f"{probabilities.shape} and {valid.shape}"
+        raise InputError(f"{name} returned arrays of shape {shapes}, must be {shape}")
+    return probabilities, valid
+
+
+def _checked(name: str, result: Any, count: int, first: int) -> Verdicts:
+    """Return what an oracle returned as verdicts."""
+    probabilities, valid = _parts(result)
     flags = np.ones(count, dtype=np.bool_) if valid is None else _flags(name, valid, count, first)
     return Verdicts(_probabilities(name, probabilities, flags, count, first), flags)
 

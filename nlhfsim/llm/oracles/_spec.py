@@ -80,7 +80,10 @@ class Verdicts(NamedTuple):
 
 @runtime_checkable
 class PreferenceOracle(Protocol):
-    """Anything with this method. It must answer the same way each time: votes are drawn by the trainer."""
+    """Anything with this method. It must answer the same way each time: votes are drawn by the trainer.
+
+    One that knows all pairs of many responses at once may also have the method that `ask_all` describes.
+    """
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the probability that each `left` response is preferred to the `right` one, given the prompt."""

@@ -53,6 +53,12 @@ class ClassOracle:
         rows, columns = (np.array([self._class(response) for response in side], dtype=np.intp) for side in (left, right))
         return Verdicts(self._preferences[rows, columns], (rows >= 0) & (columns >= 0))
 
+    def compare_all(self, prompt: Prompt, responses: Sequence[Response]) -> Verdicts:
+        """Return the preferences between all of some responses, ``(n, n)``; each is classified once."""
+        classes = np.array([self._class(response) for response in responses], dtype=np.intp)
+        known = classes >= 0
+        return Verdicts(self._preferences[np.ix_(classes, classes)], known[:, None] & known)
+
     def _class(self, response: Response) -> int:
         """Return the class of a response, -1 for none."""
         given: Any = self._classify(response)

@@ -75,6 +75,12 @@ class MatrixOracle:
         rows, columns = (np.array([self._number(response) for response in side], dtype=np.intp) for side in (left, right))
         return Verdicts(self._advantages[contexts, rows, columns] + 0.5, (rows >= 0) & (columns >= 0))
 
+    def compare_all(self, prompt: Prompt, responses: Sequence[Response]) -> Verdicts:
+        """Return the entries of the matrix for all of some responses, ``(n, n)``; each is looked up once."""
+        numbers = np.array([self._number(response) for response in responses], dtype=np.intp)
+        known = numbers >= 0
+        return Verdicts(self._advantages[self._context(prompt)][np.ix_(numbers, numbers)] + 0.5, known[:, None] & known)
+
     def _number(self, response: Response) -> int:
         """Return the number of a response, -1 for one that is not there."""
         number = _find(self._responses, response)
