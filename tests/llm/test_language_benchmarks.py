@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nlhfsim as nl
-from benchmarks import language_game, language_models, trl
+from benchmarks import language_game, language_models, trl, trl_work
 from benchmarks._measure import NOT_INSTALLED, DisagreementError
 
 METHODS = {name: language_models.METHODS[name] for name in list(language_models.METHODS)[:2]}
@@ -78,20 +78,22 @@ def test_trl_is_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_ours_makes_the_tokens_that_it_is_timed_for() -> None:
     """Whole steps; fewer tokens, or a loss that is not finite, are no result."""
-    assert len(trl.by_nlhfsim("online_ipo", 1, 3)) == 1
+    work = trl_work.Work(new_tokens=3)
+    assert len(trl_work.by_nlhfsim(work, "online_ipo", 1)) == 1
     with pytest.raises(DisagreementError, match="made 2.5 tokens a response instead of 3"):
-        trl._ensure_work("x", 2.5, 3, 0.1)
+        work.ensure_done("x", 2.5, 0.1)
     with pytest.raises(DisagreementError, match="not finite"):
-        trl._ensure_work("x", 3.0, 3, float("nan"))
+        work.ensure_done("x", 3.0, float("nan"))
 
 
 def test_the_gradient_of_ours_is_compared_with_the_definition_of_trl() -> None:
     """Its squared distance of the log-ratio from 1/(2β), the first response chosen in a tie: 4/β times ours."""
     import torch
 
-    trainer = trl.our_trainer("online_ipo", 1, 3)
-    watch = type("Watch", (), {"prompts": trl.prompts() * 2, "tokens": [], "votes": [1.0] * 4 + [0.0] * 8 + [1.0] * 4})()
-    watch.tokens = np.random.default_rng(0).integers(1, trl.VOCABULARY, (16, 3)).tolist()
+    work = trl_work.Work(new_tokens=3)
+    trainer = trl_work.our_trainer(work, "online_ipo", 1)
+    watch: Any = type("Watch", (), {"prompts": work.texts() * 2, "tokens": [], "votes": [1.0] * 4 + [0.0] * 8 + [1.0] * 4})()
+    watch.tokens = np.random.default_rng(0).integers(1, work.vocabulary, (16, 3)).tolist()
     watch.votes[3] = watch.votes[11] = 0.5
     with torch.no_grad():
         for weight in trainer.policies.model.parameters():
@@ -100,5 +102,5 @@ def test_the_gradient_of_ours_is_compared_with_the_definition_of_trl() -> None:
     with torch.no_grad():
         ratios = trainer.estimator.score("policy", responses).sums - trainer.estimator.score("reference", responses).sums
     margin = (ratios[::2] - ratios[1::2]) * torch.tensor([1.0] * 4 + [-1.0] * 4)
-    expected = (margin - 1 / (2 * trl.BETA)).square().mean() * trl.BETA / 4
+    expected = (margin - 1 / (2 * trl_work.BETA)).square().mean() * trl_work.BETA / 4
     assert trainer.estimator.backward(responses, labels).loss == pytest.approx(float(expected), rel=1e-5)
