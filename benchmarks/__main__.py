@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks [PART ...] [--quick] [--out DIR]``."""
+"""The command ``python -m benchmarks [PART ...] [--quick] [--out DIR] [--section NAME]``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ PARTS = {
     "stability": "rates and critical steps that linearizations predict, beside runs on 200 games",
     "language_models": "how near a small transformer comes to its equilibrium; Online IPO and Nash Prox over learning rates",
     "trl": "seconds a step of a language model, beside the online DPO of TRL",
+    "gpu": "cross-check, throughput, convergence, TRL and LoRA at real sizes on one GPU; without one, at a small size",
     "figure": "cost against size, drawn from the results of steps and equilibria",
 }
 _ONE_THREAD = {
@@ -37,7 +38,7 @@ _ONE_THREAD = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts that are asked for; return 1 if a contestant disagrees with the right answer, else 0."""
+    """Run the parts that are asked for; return 1 if a contestant disagrees with the right answer or fails, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Time nlhfsim beside other libraries, one thread each; every number is checked before its time is reported.",
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats, to see that everything works")
     parser.add_argument("--out", type=Path, default=Path("benchmark-output"), metavar="DIR", help="folder for the results")
     parser.add_argument("--core", type=int, metavar="K", help="keep to this core; worth it on an idle machine only")
+    parser.add_argument("--section", action="append", metavar="NAME", help="only this section of the part gpu; may be repeated")
     options = parser.parse_args(arguments)
     chosen = [name.replace("-", "_") for name in options.parts] or list(PARTS)
     for name in chosen:
@@ -59,17 +61,30 @@ def main(arguments: list[str] | None = None) -> int:
     measure = importlib.import_module("benchmarks._measure")
     options.out.mkdir(parents=True, exist_ok=True)
     failed = False
+    asked = {"sections": _sections(parser, chosen, options.section)} if options.section else {}
     for name in chosen:
         try:
             with measure.one_blas_thread():
-                report = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick, out=options.out)
+                report = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick, out=options.out, **asked)
         except measure.DisagreementError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = True
             continue
         measure.write(report, options.out, quick=options.quick)
         print(measure.as_markdown(report), flush=True)
+        failed |= report.failed
     return int(failed)
+
+
+def _sections(parser: argparse.ArgumentParser, chosen: list[str], given: list[str]) -> list[str]:
+    """Return the sections that are asked for, if it is the part gpu alone that is run and has them."""
+    if chosen != ["gpu"]:
+        parser.error(f"--section {given[0]} belongs to the part gpu, which must be the only one")
+    known = importlib.import_module("benchmarks.gpu").SECTIONS
+    for name in given:
+        if name not in known:
+            parser.error(f"--section {name} must be one of {', '.join(known)}")
+    return given
 
 
 if __name__ == "__main__":

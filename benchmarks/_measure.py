@@ -26,6 +26,7 @@ PACKAGES = ("nlhfsim", "numpy", "scipy", "numba", "cvxpy", "clarabel", "highspy"
     "jax",
     "torch",
     "transformers",
+    "peft",
     "trl",
     "open_spiel",
     "quantecon",
@@ -60,6 +61,27 @@ class Timing:
 
 
 @dataclass
+class Section:
+    """One table of a report that has several.
+
+    Attributes
+    ----------
+    title : str
+        Its headline.
+    columns, rows, notes
+        As of `Report`.
+    seconds : float or None
+        What it took.
+    """
+
+    title: str
+    columns: dict[str, str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float | None = None
+
+
+@dataclass
 class Report:
     """What one part found.
 
@@ -77,6 +99,10 @@ class Report:
         What a reader has to know.
     settings : dict
         Sizes, repeats, grids.
+    sections : list of Section
+        More tables, behind the first.
+    failed : bool
+        Whether something could not be measured that should have been: then the command fails, and the rest is reported.
     """
 
     part: str
@@ -86,6 +112,8 @@ class Report:
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+    failed: bool = False
 
     def aim(self, target: str, measured: float, limit: float, *, at_least: bool = False) -> None:
         """Record a target and whether it is met; a target never fails the command."""
@@ -252,6 +280,10 @@ def _plain(value: Any) -> Any:
 def as_markdown(report: Report) -> str:
     """Return the report as text: a table, targets, notes, and the machine in one line."""
     parts = [f"## {report.title}", "", *table(report.rows, report.columns), ""]
+    for section in report.sections:
+        spent = "" if section.seconds is None else f" ({cell(section.seconds)} s)"
+        parts += [f"### {section.title}{spent}", "", *(table(section.rows, section.columns) if section.columns else []), ""]
+        parts += [f"- {note}" for note in section.notes] + [""] * bool(section.notes)
     for target in report.targets:
         words = "met" if target["met"] else "MISSED"
         parts.append(f"- {words}: {target['target']}: {cell(target['measured'])}")
