@@ -43,11 +43,12 @@ def run(*, quick: bool, out: Path, sections: Sequence[str] | None = None) -> Rep
 
     where = device.device()
     on_gpu = where.type == "cuda"
-    _set_up(report, on_gpu, device.described(), sizes.sizes(on_gpu, quick)._asdict())
+    asked = sizes.sizes(on_gpu, quick)
+    _set_up(report, on_gpu, device.described(), asked._asdict())
     begin = time.perf_counter()
     for name in SECTIONS:
         if sections is None or name in sections:
-            _section(report, name, sizes.sizes(on_gpu, quick), where)
+            _section(report, name, asked, where, hold=on_gpu and not quick)
             write(report, out, quick=quick)
     spent = time.perf_counter() - begin
     report.rows.append({"section": "all", "seconds": spent})
@@ -70,16 +71,18 @@ def _set_up(report: Report, on_gpu: bool, machine: dict[str, object], sizes: dic
     report.notes = [NO_GPU]
 
 
-def _section(report: Report, name: str, sizes: object, where: object) -> None:
-    """Run a section; what it found until it failed is kept."""
+def _section(report: Report, name: str, sizes: object, where: object, *, hold: bool) -> None:
+    """Run a section, and hold it against its aims if it was run as they are meant; what it found until it failed is kept."""
     found, begin = Section(name, {}), time.perf_counter()
     outcome = "done"
     report.sections.append(found)
     try:
         module = importlib.import_module(f"benchmarks.gpu.{SECTIONS[name]}")
         module.run(found, sizes, where)
-        if report.settings["device"]["gpu"] is not None and hasattr(module, "aims"):
+        if hold and hasattr(module, "aims"):
             module.aims(report, found)
+    except MissingExtraError as error:
+        outcome = f"{NOT_INSTALLED}: {error}"
     except Exception as error:  # whatever it is, the other sections are not lost
         traceback.print_exc()
         outcome = f"FAILED: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -14,7 +14,7 @@ from benchmarks.gpu.sizes import Sizes
 from benchmarks.trl import OURS, missing_library
 from benchmarks.trl_work import Work, by_nlhfsim, by_trl
 
-DEFAULTS, TUNED = "TRL, its defaults", "TRL, cache on, no logging, as many at a time as there is memory for"
+DEFAULTS, TUNED = "TRL, its defaults", "TRL, tuned"
 _TUNED = {"logging_strategy": "no", "gradient_checkpointing": False}
 
 
@@ -35,6 +35,7 @@ def run(found: Section, sizes: Sizes, where: torch.device) -> None:
         f"two responses to each of {work.prompts} prompts of {work.prompt_tokens[0]} tokens, as TRL makes no other number; "
         f"median of {sizes.trl_steps} steps behind one that is not counted",
         f"TRL has float32 weights, bfloat16 by autocast and by default activations computed again; ours is {sizes.precision}",
+        "tuned: activations kept, so that generation uses its cache; no logging; as many prompts at a time as memory allows",
     ]
     missing = missing_library()
     if missing is not None:

@@ -47,6 +47,6 @@ class Operations(NamedTuple):
         tokens = prompt + new
         return 2 * self.linear * tokens + 2 * self.output * new + 4 * self.attention * tokens**2
 
-    def training(self, prompt: int, new: int, anchors: int) -> int:
-        """Return those of training on one response: forward and backward pass of the policy, a forward pass of each anchor."""
-        return (3 + anchors) * self.forward(prompt, new)
+    def training(self, prompt: int, new: int) -> int:
+        """Return those of a forward and a backward pass."""
+        return 3 * self.forward(prompt, new)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
+from nlhfsim.llm import methods
+
 
 class Shape(NamedTuple):
     """The shape of a causal language model with random weights.
@@ -127,7 +129,7 @@ class Sizes(NamedTuple):
     adapted_tokens: int
 
 
-ALL = ("online_ipo", "nash_prox", "proximal_pg", "nash_md", "ipo_md", "extragradient")
+ALL = tuple(methods.names())
 TABLE: dict[str, tuple[Any, Any, Any]] = {
     # name: on a GPU, on a processor, to see that it works
     "precision": ("bfloat16", "float32", "float32"),
@@ -140,7 +142,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "new_tokens": (256, 32, 4),
     "micro_batch": (4, 2, 1),
     "chunk": (4096, 1024, 64),
-    "decodings": (("eager", "graph"), ("eager", "static"), ("eager", "static")),
+    "decodings": (("eager", "graph"), ("eager", "static"), ()),
     "steps": ((1, 3), (2, 2), (1, 1)),
     "flips": ((4, 8, 64), (4, 8, 16), (2, 2, 4)),
     "players": ((HALF_A_BILLION, TWENTY_MILLION), (PLAYER,), (PLAYER,)),
@@ -161,6 +163,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
 
 
 def sizes(on_gpu: bool, quick: bool) -> Sizes:
-    """Return a column of the table."""
+    """Return a column of the table; the ways to decode are always those of the machine."""
     column = 2 if quick else 0 if on_gpu else 1
-    return Sizes(**{name: row[column] for name, row in TABLE.items()})
+    found = Sizes(**{name: row[column] for name, row in TABLE.items()})
+    return found._replace(decodings=TABLE["decodings"][0 if on_gpu else 1])

@@ -38,8 +38,9 @@ def run(found: Section, sizes: Sizes, where: torch.device) -> None:
         "generated": "generated tokens/s",
         "trained": "trained tokens/s",
         **{name: f"{name} s" for name in PHASES},
-        "share": "training, share of ceiling",
-        "policy_share": "policy alone",
+        "share": "training over ceiling",
+        "policy_share": "policy",
+        "anchors_share": "anchors",
         "memory": "peak GB",
     }
     agreed = decodings(sizes, where)
@@ -54,7 +55,7 @@ def run(found: Section, sizes: Sizes, where: torch.device) -> None:
         "ways to decode, behind one that is not counted",
         f"ceiling: {most / 1e12:.3g} TFLOP/s, the best product of two matrices of {sizes.product}² in {sizes.precision}",
         f"{FORMULA}: N weights of the linear layers, H those of the output layer; backward twice that; an anchor one forward "
-        "pass; nothing that is computed again; training is policy and anchors, over the seconds of all phases behind the oracle",
+        "pass; nothing that is computed again; training: policy and anchors, over the seconds of all phases behind the oracle",
         *(
             f"{' and '.join(sizes.decodings)} decoding in {row['precision']}, same generator: {row['flipped']:.2%} of tokens "
             f"differ behind the same tokens, {row['tokens']} drawn"
@@ -93,16 +94,17 @@ def _timed(sizes: Sizes, where: torch.device, name: str, decoding: str, most: fl
     middle = {phase: statistics.median(one["seconds"].get(phase, 0.0) for one in records[1:]) for phase in PHASES}
     tokens, count = sizes.prompts * sizes.group * sizes.new_tokens, sizes.prompts * sizes.group
     operations = Operations.of(trainer.policies.model)
-    whole = count * operations.training(sizes.prompt_tokens, sizes.new_tokens, anchors)
-    policy = count * operations.training(sizes.prompt_tokens, sizes.new_tokens, 0)
+    policy = count * operations.training(sizes.prompt_tokens, sizes.new_tokens)
+    passes = anchors * count * operations.forward(sizes.prompt_tokens, sizes.new_tokens)
     training = sum(middle[phase] for phase in _TRAINING)
     return middle | {
         "step": statistics.median(one["all"] for one in records[1:]),
         "steps": [one["all"] for one in records],
         "generated": tokens / middle["generation"],
         "trained": tokens / training,
-        "share": whole / training / most,
+        "share": (policy + passes) / training / most,
         "policy_share": policy / middle["policy"] / most,
+        "anchors_share": passes / middle["anchors"] / most,
         "memory": peak(),
     }
 

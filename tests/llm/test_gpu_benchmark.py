@@ -38,8 +38,7 @@ def test_operations_are_those_that_torch_counts(shape: sizes.Shape, prompt: int,
     assert forward == 2 * operations.forward(prompt, new)
     with counter:
         logits.float().logsumexp(-1).sum().backward()
-    assert counter.get_total_flops() + forward == 2 * operations.training(prompt, new, 0)
-    assert operations.training(prompt, new, 2) - operations.training(prompt, new, 0) == 2 * operations.forward(prompt, new)
+    assert counter.get_total_flops() + forward == 2 * operations.training(prompt, new)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +154,7 @@ def test_steps_are_timed_for_the_work_that_they_do(monkeypatch: pytest.MonkeyPat
         seconds = sum(row[phase] for phase in ("anchors", "policy", "optimizer", "target"))
         anchors = {"Online IPO": 1, "Nash Prox": 2}[row["method"]]
         assert row["share"] == pytest.approx((3 + anchors) * forward / seconds)
+        assert row["anchors_share"] == pytest.approx(anchors * forward / row["anchors"])
         assert row["policy_share"] == pytest.approx(3 * forward / row["policy"])
         assert row["generated"] * row["generation"] == pytest.approx(16) == row["trained"] * seconds
     with pytest.raises(DisagreementError, match="a step made 15 tokens instead of 16"):
@@ -167,6 +167,48 @@ def test_a_ceiling_is_operations_over_seconds(monkeypatch: pytest.MonkeyPatch) -
     seconds = iter((0.5, 0.25, 1.0))
     monkeypatch.setattr(device, "_elapsed", lambda work, where: next(seconds))
     assert device.ceiling(CPU, 10, torch.float32, repeats=3, products=4) == 2 * 1000 * 4 / 0.25
+
+
+def test_what_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GPU that is made up: its own clock in milliseconds, its name, driver, and memory."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("record")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, end: Any) -> float:
+            return 250.0
+
+    made_up = {
+        "is_available": lambda: True,
+        "synchronize": lambda: done.append("all"),
+        "empty_cache": lambda: done.append("empty"),
+        "reset_peak_memory_stats": lambda: done.append("forget"),
+        "max_memory_allocated": lambda: 5 * 10**9,
+        "get_device_properties": lambda number: SimpleNamespace(name="Made Up", total_memory=141 * 10**9),
+        "get_device_capability": lambda: (9, 0),
+        "Event": Event,
+    }
+    for name, value in made_up.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(device.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="580.95\n"))
+    assert device._elapsed(lambda: done.append("work"), torch.device("cuda")) == 0.25
+    assert done == ["record", "work", "record", "wait"] and device.device().type == "cuda"
+    assert device.timed(lambda: 7)[0] == 7 and done[4:] == ["all", "all"]
+    device.free()
+    assert device.peak() == 5 and done[6:] == ["empty", "forget"]
+    found = device.described()
+    assert (found["gpu"], found["memory_gb"], found["compute"], found["driver"]) == ("Made Up", 141, "9.0", "580.95")
+    report = Report("gpu", "Language models on one GPU", {})
+    gpu._set_up(report, True, found, {})
+    assert report.title.endswith("one GPU: Made Up") and "driver 580.95" in report.notes[0]
 
 
 def test_trl_takes_as_many_at_a_time_as_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,13 +231,19 @@ def test_trl_takes_as_many_at_a_time_as_there_is_memory_for(monkeypatch: pytest.
     assert [(target["measured"], target["met"]) for target in report.targets] == [(2, False), (2, False)]
 
 
-def test_aims_are_held_against_the_fast_decoding() -> None:
+def test_aims_are_held_against_the_fast_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are meant: on a GPU, at full size."""
     report, found = Report("gpu", "", {}), Section("", {})
     rows = ((1.0, 0.9, 99.0), (1.0, 0.9, 99.0), (2.0, 0.31, 90_000.0), (2.2, 0.2, 1.0))
-    found.rows = [{"step": step, "share": share, "generated": speed} for step, share, speed in rows]
+    rows_of = found.rows = [{"step": step, "share": share, "generated": speed} for step, share, speed in rows]
     throughput.aims(report, found)
     convergence.aims(report, SimpleNamespace(rows=[{"path": [1.0, 0.5]}, {"path": [1.0, 0.02]}]))  # type: ignore[arg-type]
     assert [target["met"] for target in report.targets] == [True, True, True, False]
+    monkeypatch.setattr(throughput, "run", lambda found, *_: found.rows.extend(rows_of))
+    for hold in (True, False):
+        again = Report("gpu", "", {})
+        gpu._section(again, "throughput", None, None, hold=hold)
+        assert len(again.targets) == 3 * hold and not again.failed
     assert [target["measured"] for target in report.targets] == pytest.approx([90_000, 0.31, 0.1, 0.02])
 
 
