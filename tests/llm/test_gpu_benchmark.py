@@ -34,7 +34,10 @@ def test_operations_are_those_that_torch_counts(shape: sizes.Shape, prompt: int,
     with counter:
         hidden = model.base_model(input_ids=torch.zeros(2, prompt + new, dtype=torch.long), use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[:, prompt - 1 : -1])
-    forward, operations = counter.get_total_flops(), Operations.of(model)
+    by_module = counter.get_flop_counts().items()
+    # Some versions of transformers write the angles of positions as a product, which is not counted.
+    angles = sum(sum(found.values()) for name, found in by_module if name.endswith("rotary_emb"))
+    forward, operations = counter.get_total_flops() - angles, Operations.of(model)
     assert forward == 2 * operations.forward(prompt, new)
     with counter:
         logits.float().logsumexp(-1).sum().backward()
@@ -267,6 +270,15 @@ def test_a_section_that_fails_does_not_lose_the_others(tmp_path: Path, monkeypat
     text = (tmp_path / "gpu.md").read_text()
     assert gpu.NO_GPU in text and "not run on one" in text.splitlines()[0]
     assert "| 3        |" in text and "### Low-rank adapters of rank 16" in text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_section_runs_on_a_gpu(tmp_path: Path) -> None:
+    """At the small size, decoding by a graph; no aim is held there."""
+    report = gpu.run(quick=True, out=tmp_path)
+    assert not report.failed, report.rows
+    assert report.targets == [] and report.settings["sizes"]["decodings"] == ("eager", "graph")
 
 
 def test_what_takes_too_long_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
