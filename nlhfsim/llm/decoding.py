@@ -15,6 +15,8 @@ from nlhfsim.llm.policy import Policies
 from nlhfsim.llm.pretrained import first_line
 from nlhfsim.llm.static_cache import Run, StaticWriter, cuda_graph
 
+_WRONG = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+"""What a model raises that is not made for what is asked of it."""
 _BLOCK = 64
 """Sizes of a fixed cache are multiples of it, so that prompts of about the same length share one."""
 
@@ -58,7 +60,7 @@ class Writer:
         """Go on with `copies` of each prompt, which is not read again where its cache can be copied."""
         if copies == 1:
             return
-        if not hasattr(self.cache, "batch_repeat_interleave"):
+        if not all(hasattr(part, "batch_repeat_interleave") for part in (self.cache, *getattr(self.cache, "layers", ()))):
             self._read(self._prompts.repeat_interleave(copies, 0), self.mask.repeat_interleave(copies, 0))
             return
         self.cache.batch_repeat_interleave(copies)
@@ -102,6 +104,7 @@ class Decoder:
             raise InputError(f"decoding = 'graph' needs a CUDA device, and this one is {policies.device.type}: take 'auto'")
         self.static = decoding in ("static", "graph") or (decoding == "auto" and on_gpu)
         self._kept: dict[str, StaticWriter] = {}
+        _ensure_writes(policies)
         if self.static:
             self._or_give_up(self._try_out)
 
@@ -136,7 +139,7 @@ class Decoder:
             return work()
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:  # what a model may not be made for
+        except _WRONG as error:
             self._give_up(first_line(error))
 
     def _give_up(self, reason: str) -> None:
@@ -149,9 +152,7 @@ class Decoder:
     @torch.no_grad()
     def _try_out(self) -> None:
         """Compare a token that is read with a fixed cache with the same one and a cache that grows; tried, not believed."""
-        device = self.policies.device
-        tokens = torch.arange(4, device=device).view(2, 2) % self.policies.model.get_input_embeddings().num_embeddings
-        mask = torch.tensor([[False, True], [True, True]], device=device)
+        tokens, mask = _trial(self.policies)
         read = Writer(self.policies, "policy", tokens, mask)
         if reason := _obstacle(read, 1):
             raise RuntimeError(reason)
@@ -159,10 +160,51 @@ class Decoder:
         fixed.begin(read, 1)
         for writer in (read, fixed):
             writer.advance(tokens[:, 0], mask[:, 1])
-        # Some families normalize in float32 whatever their weights are.
-        rounding = max(torch.finfo(read.logits.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
-        if not float((read.logits - fixed.logits).abs().max()) <= rounding * float(read.logits.abs().max()):
+        if not _same(fixed.logits, read.logits):
             raise RuntimeError("with a cache of a fixed size its logits are others")
+
+
+def _trial(policies: Policies) -> tuple[Tensor, Tensor]:
+    """Return two prompts of different lengths."""
+    tokens = torch.arange(4, device=policies.device).view(2, 2) % policies.model.get_input_embeddings().num_embeddings
+    return tokens, torch.tensor([[False, True], [True, True]], device=policies.device)
+
+
+def _same(logits: Tensor, right: Tensor) -> bool:
+    """Return whether logits are the same but for rounding; some families normalize in float32 whatever their weights are."""
+    rounding = max(torch.finfo(right.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    return bool(float((logits - right).abs().max()) <= rounding * float(right.abs().max()))
+
+
+@torch.no_grad()
+def _ensure_writes(policies: Policies) -> None:
+    """Compare a token read with a cache, beside a longer prompt, with the same text alone and without one; tried, not believed.
+
+    Raises
+    ------
+    InputError
+        If the logits are others, as where a cache or a state takes no notice of padding: what is drawn would be another policy.
+    """
+    kind = type(policies.model).__name__
+    (tokens, mask), copies = _trial(policies), 2
+    whole, there = torch.cat([tokens, tokens[:, :1]], 1), torch.cat([mask, mask[:, 1:]], 1)
+    try:
+        read = Writer(policies, "policy", tokens, mask)
+        read.repeat(copies)
+        read.advance(tokens[:, 0].repeat_interleave(copies), torch.ones(2 * copies, dtype=torch.bool, device=policies.device))
+        with policies.view("policy") as model:
+            padded = model(input_ids=whole, **forward_arguments(model, there)).logits[:, -1]
+            alone = torch.cat([model(input_ids=row[kept][None]).logits[:, -1] for row, kept in zip(whole, there, strict=True)])
+    except torch.OutOfMemoryError:
+        raise
+    except _WRONG as error:
+        raise InputError(
+            f"model is a {kind}, which cannot go on from a cache beside a longer prompt: {first_line(error)}"
+        ) from error
+    if not _same(padded, alone):
+        raise InputError(f"model is a {kind}, whose logits beside a longer prompt are others: it takes no notice of padding")
+    if not _same(read.logits, alone.repeat_interleave(copies, 0)):
+        raise InputError(f"model is a {kind}, whose logits with a cache are others: what it draws would be of another policy")
 
 
 def _obstacle(read: Writer, new_tokens: int) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlhfsim.llm import methods
 from nlhfsim.llm.config import NashConfig
 from nlhfsim.llm.decoding import Decoder
 from nlhfsim.llm.logprobs import Responses, Scores, TokenSpace, score, states
@@ -79,7 +80,7 @@ class Sums(NamedTuple):
     log_policy, log_reference, log_target : float
         Mean summed log-probability.
     apart : Apart
-        Of a sampler from the policy.
+        Of what drew the responses from the policy.
     """
 
     loss: float
@@ -134,6 +135,7 @@ class Estimator:
         key = (1, processes.rank) if processes.rank else (1,)
         self.voter = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=key)))
         self.clock = Clock(device=policies.device)
+        self.of_policy = methods.get(config.method).mixing(config.parameters) == 0  # whether what is drawn is what is scored
         self.draws = None if sampler is None else Draws(sampler, policies, config, stop_tokens)
 
     def draw(
@@ -280,7 +282,7 @@ class Estimator:
                 loss = loss + token_kl_loss(scores.log_probabilities.view(wide), divergence.view(wide), masked) / count
             loss.backward()  # type: ignore[no-untyped-call]
         means = [float(values.detach().sum()) / count for values in (sums, *anchors.values())]
-        apart = Apart() if self.draws is None else Apart.of(responses, scores.log_probabilities)
+        apart = Apart.of(responses, scores.log_probabilities) if self.of_policy else Apart()
         return Sums(float(loss.detach()), means[0], means[1], means[2] if len(means) > 2 else None, apart)
 
     def _anchor(self, view: str, responses: Responses, *, keep: bool) -> tuple[Tensor, Any]:

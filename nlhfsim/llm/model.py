@@ -71,9 +71,18 @@ def ensure_tokenizer(tokenizer: Any) -> Any:
 
 
 def context_length(model: Any) -> int | None:
-    """Return how many tokens the model reads, None if it does not say."""
+    """Return how many tokens the model reads, None if it does not say.
+
+    With positions of the kind longrope it is what the model was first trained on: beyond, all positions of a text depend on the
+    longest text that it is read together with, so that a response would have one probability when drawn and another when scored.
+    """
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    return next((int(value) for name in _CONTEXT if (value := getattr(config, name, None))), None)
+    found = next((int(value) for name in _CONTEXT if (value := getattr(config, name, None))), None)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if "longrope" not in (rope.get("rope_type"), rope.get("type")):
+        return found
+    first = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return found if first is None or found is None else min(int(first), found)
 
 
 def vocabulary_size(model: Any) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError, OracleError
+
+_PATIENCE = timedelta(days=1)
+"""How long a process waits for another, which may ask a slow judge or evaluate alone; launchers notice one that dies."""
 
 
 class Processes:
@@ -54,7 +58,7 @@ class Processes:
                 from accelerate import PartialState
             except ImportError:
                 raise MissingExtraError("several processes need accelerate: pip install 'nlhfsim[parallel]'") from None
-            state: Any = PartialState(cpu=self.device.type == "cpu")
+            state: Any = PartialState(cpu=self.device.type == "cpu", timeout=_PATIENCE)
             self.rank, self.device = int(state.process_index), torch.device(state.device)
 
     @property

@@ -176,7 +176,7 @@ def _metrics(trainer: NashTrainer, responses: Responses, labels: Labels, sums: S
         "kl_target": None if sums.log_target is None else sums.log_policy - sums.log_target,
         "queries": trainer.queries,
         "tokens": trainer.tokens,
-    } | (sums.apart.metrics() if trainer.estimator.draws is not None else {})
+    } | sums.apart.metrics()
 
 
 def _speed(trainer: NashTrainer, found: dict[str, Any]) -> dict[str, Any]:

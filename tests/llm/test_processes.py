@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def test_a_checkpoint_of_two_is_refused_by_one(found: dict[int, dict[str, Any]])
 
     with pytest.raises(ValueError, match="of another configuration: processes = 2 there, 1 here"):
         trainer_of(found[2]["folder"] / "whole", group_size=4).fit()
+
+
+def test_a_process_waits_for_another_that_asks_a_slow_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than torch's minutes: one evaluation alone may take them."""
+    given: dict[str, Any] = {}
+
+    class State:
+        def __init__(self, **fields: Any) -> None:
+            given.update(fields)
+            self.process_index, self.device = 0, "cpu"
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    assert Processes("cpu").count == 2 and given["timeout"] >= timedelta(hours=12)
 
 
 def test_without_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def draws(trainer: NashTrainer, mixture: Mixture, copies: int, seed: int = 0, **
     limits = Limits(
         **{"max_new_tokens": trainer.config.max_new_tokens, "stop_tokens": trainer.estimator.limits.stop_tokens} | changes
     )
-    return sample(trainer.policies, mixture, PROMPTS, copies, trainer.estimator.space, limits, generator)
+    estimator = trainer.estimator
+    return sample(trainer.policies, mixture, PROMPTS, copies, estimator.space, limits, generator, decoder=estimator.decoder)
 
 
 def whole_forward(trainer: NashTrainer, mixture: Mixture, prompt: tuple[int, ...], response: tuple[int, ...]) -> Tensor:
@@ -89,8 +90,9 @@ def test_one_cache_for_two_models_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
             super().repeat(copies)
             self.cache = first.setdefault("cache", self.cache)
 
+    trainer = trainer_of(qwen2(), length=4)
     monkeypatch.setattr(decoding, "Writer", Shared)
-    assert largest_step_error(trainer_of(qwen2(), length=4), mixture_of(0.4)) > 1e-2
+    assert largest_step_error(trainer, mixture_of(0.4)) > 1e-2
 
 
 @pytest.mark.parametrize("mixing", [0.0, 0.5])

@@ -18,7 +18,9 @@ from nlhfsim.llm.sampling import join
 
 
 class Apart(NamedTuple):
-    """How far a sampler's distribution is from ours, summed over responses that came with log-probabilities.
+    """How far what drew responses is from what scores them, summed over those that came with log-probabilities.
+
+    That is a sampler, or decoding here: rounding in half precision, and whatever makes a model say something else with a cache.
 
     Attributes
     ----------
