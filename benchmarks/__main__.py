@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 PARTS = {
@@ -56,10 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"PART = {name!r} must be one of {', '.join(PARTS)}")
     # Libraries read these when they are first imported, which is why no part is imported above.
     os.environ.update(_ONE_THREAD)
-    if options.core is not None:
-        os.sched_setaffinity(0, {options.core})
+    _stay_on(parser, options.core)
+    _ensure_folder(parser, options.out)
     measure = importlib.import_module("benchmarks._measure")
-    options.out.mkdir(parents=True, exist_ok=True)
     failed = False
     asked = {"sections": _sections(parser, chosen, options.section)} if options.section else {}
     for name in chosen:
@@ -74,6 +74,28 @@ def main(arguments: list[str] | None = None) -> int:
         print(measure.as_markdown(report), flush=True)
         failed |= report.failed
     return int(failed)
+
+
+def _stay_on(parser: argparse.ArgumentParser, core: int | None) -> None:
+    """Keep to a core, if one is given and there."""
+    if core is None:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        parser.error("--core needs Linux: this system does not let a process keep to a core")
+    there = sorted(os.sched_getaffinity(0))
+    if core not in there:
+        parser.error(f"--core {core} must be one of the cores that this process may run on: {', '.join(map(str, there))}")
+    os.sched_setaffinity(0, {core})
+
+
+def _ensure_folder(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Make the folder for the results, and refuse one that cannot be written to before anything is measured."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        parser.error(f"--out {folder} is no folder that can be written to: {error.strerror}")
 
 
 def _sections(parser: argparse.ArgumentParser, chosen: list[str], given: list[str]) -> list[str]:

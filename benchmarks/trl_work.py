@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 import time
 import warnings
@@ -239,4 +241,5 @@ def trained(work: Work, policy: Any, watch: Watch, steps: int, reference: Any = 
             callbacks=[watch.callback()],
         )
         trainer.training_step = watch.around(trainer.training_step)
-        trainer.train()
+        with contextlib.redirect_stdout(sys.stderr):  # where results go, it would print its own
+            trainer.train()

@@ -338,6 +338,27 @@ def test_the_command_refuses_an_unknown_part_and_fails_on_a_disagreement(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--out", "/proc/x"], "--out /proc/x is no folder that can be written to: No such file or directory"),
+        (["--out", __file__], "is no folder that can be written to: File exists"),
+        (["--core", "99999"], "--core 99999 must be one of the cores that this process may run on: 0"),
+        (["--core", "-1"], "--core -1 must be one of the cores"),
+    ],
+)
+def test_a_folder_and_a_core_that_there_are_not_are_refused(
+    given: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is measured, in a sentence."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "_ONE_THREAD", {})
+    monkeypatch.setattr(command.importlib, "import_module", missing)
+    with pytest.raises(SystemExit) as stop:
+        command.main(["steps", "--quick", *given])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_linearizations_are_held_against_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = stability.run(quick=True, out=tmp_path, games=2, methods=("NashMD",))
     (row,) = report.rows

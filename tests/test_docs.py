@@ -91,6 +91,7 @@ def test_names_in_the_docs_are_claims(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nlhfsim.errors.ProvenRangeWarning")
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's own call
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
 def test_the_examples_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """Every ``>>>`` of a page, in order, then every command; the figures that it shows are those that it saves."""
@@ -112,16 +113,20 @@ def test_commands_without_examples_print_what_the_page_says(page: Path, capsys: 
         assert_prints(arguments, shown, capsys)
 
 
-def test_the_recipe_of_the_how_to_is_one(tmp_path: Path) -> None:
-    """Every table and field of it; the judge and the model are not loaded."""
+@pytest.mark.parametrize("place, judge, rank", [(0, "judge", None), (1, "served-judge", 16)])
+def test_the_recipes_of_the_how_to_are_some(place: int, judge: str, rank: int | None, tmp_path: Path) -> None:
+    """Every table and field of them; the judge and the model are not loaded."""
     from nlhfsim.llm import read_recipe
 
-    [text] = re.findall(r"^```toml\n(.*?)^```", (DOCS / "how-to" / "train-a-language-model.md").read_text("utf-8"), re.M | re.S)
+    texts = re.findall(r"^```toml\n(.*?)^```", (DOCS / "how-to" / "train-a-language-model.md").read_text("utf-8"), re.M | re.S)
+    assert len(texts) == 2
+    text = texts[place]
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Why?"}\n' * 20, encoding="utf-8")
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     recipe = read_recipe(tmp_path / "recipe.toml")
     assert recipe.held_out is not None and (len(recipe.prompts), len(recipe.held_out)) == (18, 2)
-    assert recipe.config.method == "nash_prox" and recipe.oracle.kind == "judge"
+    assert recipe.config.method == "nash_prox" and recipe.oracle.kind == judge
+    assert recipe.config.precision == "bfloat16" and recipe.config.lora_rank == rank
 
 
 def assert_prints(arguments: str, shown: str, capsys: Any) -> None:

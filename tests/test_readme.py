@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import doctest
 import re
 from pathlib import Path
@@ -16,6 +17,15 @@ def test_the_examples_print_what_the_readme_says() -> None:
     """Every ``>>>`` of the README, in order."""
     failures, tried = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert tried > 10 and failures == 0
+
+
+def test_every_extra_is_named() -> None:
+    """In the paragraph on installing, each once; the words there are those of setup.cfg."""
+    settings = configparser.ConfigParser()
+    settings.read(README.parent / "setup.cfg", encoding="utf-8")
+    [paragraph] = re.findall(r"^Each makes the environment.*?\n\n", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    named = re.findall(r"`(\w+)`", paragraph.partition("Extras: ")[2])
+    assert sorted(named) == sorted(settings["options.extras_require"])
 
 
 @pytest.mark.parametrize("line", re.findall(r"^nlhfsim (.+)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE))

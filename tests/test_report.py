@@ -19,6 +19,7 @@ from nlhfsim.cli import main
 from nlhfsim.cli.commands import group
 from nlhfsim.errors import DataError
 from nlhfsim.plots.training import PANELS
+from nlhfsim.training_run import SHOWN
 from nlhfsim.provenance import versions
 from nlhfsim.report import write_report
 from nlhfsim.report._mathematics import mathematics
@@ -338,6 +339,19 @@ def test_the_curves_of_a_training_run_can_be_read(width: int, least: int, tmp_pa
     """
     found = seen(write_report(tmp_path), script, tmp_path, width)
     assert found["letters"] >= least and found["page"] == 0
+
+
+@browser
+def test_every_column_of_the_evaluations_is_seen(tmp_path: Path) -> None:
+    """Of the widest table that there can be, with its longest numbers: on a desk nothing is left to a scroll bar."""
+    (tmp_path / "config.json").write_text('{"training": {"method": "nash_prox", "beta": 0.1, "steps": 900}}')
+    records = [{"kind": "evaluation"} | dict.fromkeys(SHOWN, 0.012344) | {"step": step, "length": 152.34} for step in (0, 900)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    script = """
+        const box = document.querySelector("#evaluations .scroll"), heads = [...box.querySelectorAll("th")];
+        return {columns: heads.length, hidden: box.scrollWidth - box.clientWidth};
+    """
+    assert seen(write_report(tmp_path), script, tmp_path) == {"columns": len(SHOWN), "hidden": 0}
 
 
 @browser

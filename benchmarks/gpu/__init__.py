@@ -27,6 +27,7 @@ SECTIONS = {
 """The sections, what matters most first, and the modules that they are in."""
 BUDGET = 480.0
 """Seconds that all sections may take together on a GPU."""
+ONLY_WORKS = "QUICK: only to see that it works; a few steps of small models measure neither speed nor convergence"
 NO_GPU = "NOT RUN ON A GPU: there was none, so all of this is a small size on a processor, and says nothing of the aims"
 
 
@@ -45,10 +46,12 @@ def run(*, quick: bool, out: Path, sections: Sequence[str] | None = None) -> Rep
     on_gpu = where.type == "cuda"
     asked = sizes.sizes(on_gpu, quick)
     _set_up(report, on_gpu, device.described(), asked._asdict())
+    report.notes += [ONLY_WORKS] * quick
     begin = time.perf_counter()
     for name in SECTIONS:
         if sections is None or name in sections:
             _section(report, name, asked, where, hold=on_gpu and not quick)
+            report.sections[-1].title += ", quick: only to see that it works" * quick
             write(report, out, quick=quick)
     spent = time.perf_counter() - begin
     report.rows.append({"section": "all", "seconds": spent})

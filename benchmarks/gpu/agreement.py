@@ -90,14 +90,23 @@ def decodings(sizes: Sizes, where: torch.device) -> list[dict[str, Any]]:
         If a token differs in float32, or more of them than rounding explains.
     """
     rows = []
-    for shape, precision in ((TINY, "float32"), (sizes.model, sizes.precision)):
+    for shape, precision in dict.fromkeys(((TINY, "float32"), (sizes.model, sizes.precision))):
         slow, fast = (_drawn(shape, precision, name, sizes.flips, where) for name in sizes.decodings)
         share, limit = flipped(slow, fast), FLIPPED if precision == "bfloat16" else 0.0
         if not share <= limit:
             words = f"{sizes.decodings[1]} decoding draws another token than {sizes.decodings[0]} in {share:.2%} of cases"
             raise DisagreementError(f"{words}, in {precision}, where at most {limit:.2%} may be rounding")
-        rows.append({"precision": precision, "flipped": share, "tokens": slow.numel()})
+        weights = sum(weight.numel() for weight in shape.build("meta").parameters())
+        rows.append({"precision": precision, "weights": weights, "flipped": share, "tokens": slow.numel()})
     return rows
+
+
+def told(sizes: Sizes, row: dict[str, Any]) -> str:
+    """Return in words what comparing two ways to decode has found of one model."""
+    return (
+        f"{' and '.join(sizes.decodings)} decoding, same generator, {row['tokens']} tokens by {row['weights']:,} weights in "
+        f"{row['precision']}: {row['flipped']:.2%} of tokens differ behind the same tokens"
+    )
 
 
 def flipped(left: Tensor, right: Tensor) -> float:

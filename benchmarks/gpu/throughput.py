@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks._measure import DisagreementError, Report, Section
-from benchmarks.gpu.agreement import decodings, tokens_of
+from benchmarks.gpu.agreement import decodings, told, tokens_of
 from benchmarks.gpu.device import ceiling, forget_peak, free, now, peak
 from benchmarks.gpu.flops import FORMULA, Operations
 from benchmarks.gpu.sizes import Sizes
@@ -56,11 +56,7 @@ def run(found: Section, sizes: Sizes, where: torch.device) -> None:
         f"ceiling: {most / 1e12:.3g} TFLOP/s, the best product of two matrices of {sizes.product}² in {sizes.precision}",
         f"{FORMULA}: N weights of the linear layers, H those of the output layer; backward twice that; an anchor one forward "
         "pass; nothing that is computed again; training: policy and anchors, over the seconds of all phases behind the oracle",
-        *(
-            f"{' and '.join(sizes.decodings)} decoding in {row['precision']}, same generator: {row['flipped']:.2%} of tokens "
-            f"differ behind the same tokens, {row['tokens']} drawn"
-            for row in agreed
-        ),
+        *(told(sizes, row) for row in agreed),
         f"Nash Prox over Online IPO: {over(found):+.1%} of a step's seconds, {sizes.decodings[-1]} decoding",
     ]
 

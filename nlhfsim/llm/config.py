@@ -90,7 +90,8 @@ class NashConfig:
     logprob_chunk : int
         Tokens whose logits over the vocabulary are in memory at once.
     generation_batch : int, optional
-        Responses generated at once; None: all of a step.
+        Responses generated at once, rounded down to whole prompts with all of their responses, but at least one prompt: 3 with
+        4 responses a prompt generates 4. None: all of a step.
     decoding : str
         What responses are written with. ``"eager"``: keys and values in a cache that grows. ``"static"``: in one of a fixed
         size. ``"graph"``: that, and the step of a token is replayed as a CUDA graph. ``"auto"``: a graph on a GPU if the model

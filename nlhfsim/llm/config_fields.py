@@ -46,8 +46,10 @@ def _tokens(name: str, value: Any) -> tuple[int, ...]:
         tokens = tuple(ensure_integer(f"{name}[{k}]", one) for k, one in enumerate(value))
     except TypeError:
         raise InputError(f"{name} = {value!r} must be a list of token numbers") from None
-    if len(set(tokens)) < len(tokens) or (name == "allowed_tokens" and not tokens):
-        raise InputError(f"{name} = {list(tokens)} must hold at least one token number, and none twice")
+    if name == "allowed_tokens" and not tokens:
+        raise InputError(f"{name} = [] must hold at least one token number")
+    if (twice := next((one for one in tokens if tokens.count(one) > 1), None)) is not None:
+        raise InputError(f"{name} = {list(tokens)} holds {twice} twice, must hold every token number once")
     return tokens
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError
 from nlhfsim.llm.policy import Policies, cast, saved_buffers
+from nlhfsim.llm.pretrained import head_of
 
 _POLICY, _TARGET = "default", "target"
 """Names of adapters; peft saves the one called default where it looks for it first."""
@@ -161,7 +162,22 @@ def _adapted(model: Any, lora: Lora, names: tuple[str, ...]) -> tuple[Any, list[
         try:
             wrapped = get_peft_model(model, described, adapter_name=names[0])
         except ValueError as error:
-            raise InputError(f"lora_modules = {lora.modules} names no layer of the model: {str(error).splitlines()[0]}") from None
+            if known := _without_any(model, lora.modules):
+                raise InputError(
+                    f"lora_modules = {lora.modules} names no layer of the model, which has {', '.join(known)}"
+                ) from None
+            raise InputError(f"lora_modules = {lora.modules} cannot have adapters: {str(error).splitlines()[0]}") from None
         for name in names[1:]:
             wrapped.add_adapter(name, described)
     return wrapped.eval(), [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _without_any(model: Any, names: tuple[str, ...] | None) -> list[str]:
+    """Return the names of the linear layers that may have adapters if no layer has one of some names, else nothing."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    layers = {name.rpartition(".")[2]: layer for name, layer in model.named_modules()}
+    if names is None or not {name.rpartition(".")[2] for name in names}.isdisjoint(layers):
+        return []
+    return sorted(name for name, layer in layers.items() if isinstance(layer, (Linear, Conv1D)) and layer is not head_of(model))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +93,25 @@ def _only_cached(source: str) -> bool:
         return True
     try:  # any answer will do: what it means is told by transformers
         url = hf_hub_url(source, "config.json")
-        http_backoff("HEAD", url, max_retries=1, retry_on_status_codes=(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        with _silent("huggingface_hub"):
+            http_backoff("HEAD", url, max_retries=1, retry_on_status_codes=(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # as many ways as there are libraries that ask
         if (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model")).is_dir():
             return True
         raise FileNotFoundError(f"there is no such folder, and the hub does not answer: {first_line(error)}") from error
     return False
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep off what a library logs; what matters of it is raised too."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def first_line(error: Exception) -> str:

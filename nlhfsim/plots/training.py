@@ -48,8 +48,8 @@ def training(runs: Any) -> Any:
 
     A panel a measurement, left out where no run has it: win rates, KL to reference and target, distance from the equilibrium
     where it is known, entropy and length from the evaluations on the held-out prompts (dots; the bands of win rates are one
-    standard error to each side); entropy of the labels and share
-    of invalid verdicts, gradient norm and speed from the optimizer's steps, with a moving mean where there are many.
+    standard error to each side, that over the target has edges only); entropy of the labels and share of invalid verdicts,
+    gradient norm and speed from the optimizer's steps, with a moving mean where there are many.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def training(runs: Any) -> Any:
             _dress(axes, panel, list(chosen.values()))
         for axes in grid[len(panels) :]:
             axes.remove()
-        figure.supxlabel("Optimizer step", fontsize=8)
+        for axes in grid[len(panels) - columns : len(panels)]:  # the lowest of every column
+            axes.set_xlabel("Optimizer step")
         if len(chosen) > 1:
             handles = [Line2D([], [], color=colour, label=label) for colour, label in zip(_COLOURS, chosen)]
             figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
@@ -152,13 +153,23 @@ def _draw(axes: Any, panel: Panel, run: TrainingRun, colour: str) -> None:
         error = run.evaluations.get(f"{name}_error")
         if error is not None and evaluated:
             where, middle = run.evaluations["step"], run.evaluations[name]
-            axes.fill_between(where, middle - error, middle + error, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(where, middle - error, middle + error, **(_band if dashes == "-" else _edges)(colour))
         if evaluated or len(at) <= 2 * _SMOOTH:
             dots = "o" if evaluated and dashes == "-" and len(at) <= _DOTS else ""
             axes.plot(at, values, color=colour, linestyle=dashes, linewidth=1.1, marker=dots, markersize=2.2, markeredgewidth=0)
             continue
         axes.plot(at, values, color=colour, linewidth=0.4, alpha=0.25)
         axes.plot(*_moving_mean(at, values), color=colour, linestyle=dashes, linewidth=1.1)
+
+
+def _band(colour: str) -> dict[str, Any]:
+    """Return the look of a curve's band."""
+    return {"color": colour, "alpha": 0.2, "linewidth": 0}
+
+
+def _edges(colour: str) -> dict[str, Any]:
+    """Return the look of the second curve's: two bands of a colour would run into each other."""
+    return {"facecolor": "none", "edgecolor": colour, "alpha": 0.8, "linewidth": 0.7, "linestyle": ":"}
 
 
 def _moving_mean(at: Array, values: Array) -> tuple[Array, Array]:

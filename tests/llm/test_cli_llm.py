@@ -290,6 +290,26 @@ def test_win_rates_have_a_band() -> None:
     nl.plots.training(nothing).draw_without_rendering()
 
 
+def test_the_bands_of_two_win_rates_are_told_apart() -> None:
+    """The second, of the dashed curve, has no area: its edges are dashed too."""
+    both = {f"win_rate_{name}{end}": [0.5, 0.6] for name in ("reference", "target") for end in ("", "_error")}
+    [rates] = nl.plots.training(a_run(**both)).axes
+    first, second = rates.collections
+    assert first.get_facecolor().size and first.get_linewidth() == [0]
+    assert not second.get_facecolor().size and second.get_linewidth()[0] > 0
+    assert second.get_linestyle() != first.get_linestyle()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
+def test_what_the_steps_are_stands_below_the_lowest_panel_of_every_column(count: int) -> None:
+    """However full the last row is."""
+    chosen = a_run(**{panel.curves[0][0]: [0.5, 0.25] for panel in PANELS[:count]})
+    axes = nl.plots.training(chosen).axes
+    columns = min(count, 3)
+    assert len(axes) == count
+    assert [one.get_xlabel() == "Optimizer step" for one in axes] == [k + columns >= count for k in range(count)]
+
+
 def test_runs_are_told_apart_by_label_and_colour() -> None:
     runs = {"one": a_run(length=[1, 2]), "other": a_run(length=[3, 4])}
     figure = nl.plots.training(runs)

@@ -75,7 +75,16 @@ def test_rounding_changes_few_tokens_in_bfloat16_and_none_in_float32() -> None:
     """On a processor the fixed cache stands for the graph."""
     drawn = [agreement._drawn(sizes.TINY, "bfloat16", name, (8, 8, 24), CPU) for name in ("eager", "static")]
     assert drawn[0].shape == (64, 24) and 0 <= agreement.flipped(*drawn) < agreement.FLIPPED
-    assert [row["flipped"] for row in agreement.decodings(QUICK, CPU)] == [0, 0]
+    assert [row["flipped"] for row in agreement.decodings(QUICK, CPU)] == [0]
+
+
+def test_what_decodings_have_in_common_is_told_of_each_model() -> None:
+    """By its weights, as torch counts them, and its precision."""
+    asked = QUICK._replace(model=sizes.SMALL, precision="bfloat16")
+    said = [agreement.told(asked, row) for row in agreement.decodings(asked, CPU)]
+    for shape, precision, words in zip((sizes.TINY, sizes.SMALL), ("float32", "bfloat16"), said, strict=True):
+        weights = sum(weight.numel() for weight in shape.build("cpu").parameters())
+        assert f"16 tokens by {weights:,} weights in {precision}: " in words
 
 
 def test_decodings_that_disagree_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +278,8 @@ def test_a_section_that_fails_does_not_lose_the_others(tmp_path: Path, monkeypat
     assert written["failed"] and written["targets"] == [] and written["settings"]["device"]["gpu"] is None
     text = (tmp_path / "gpu.md").read_text()
     assert gpu.NO_GPU in text and "not run on one" in text.splitlines()[0]
+    heads = [line for line in text.splitlines() if line.startswith("### ")]
+    assert gpu.ONLY_WORKS in text and all(", quick: only to see that it works (" in head for head in heads)
     assert "| 3        |" in text and "### Low-rank adapters of rank 16" in text
 
 

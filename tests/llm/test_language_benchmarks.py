@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,26 @@ def test_ours_makes_the_tokens_that_it_is_timed_for() -> None:
         work.ensure_done("x", 2.5, 0.1)
     with pytest.raises(DisagreementError, match="not finite"):
         work.ensure_done("x", 3.0, float("nan"))
+
+
+def test_what_trl_prints_is_no_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results go to standard output; a stand-in for TRL, which need not be here."""
+
+    class Trainer:
+        def __init__(self, **_: Any) -> None:
+            self.training_step = None
+
+        def train(self) -> None:
+            print("{'train_runtime': 1.0}")
+
+    made = types.ModuleType("trl.experimental.online_dpo")
+    made.__dict__.update(OnlineDPOConfig=lambda **_: None, OnlineDPOTrainer=Trainer)
+    for name, module in (("trl", types.ModuleType("trl")), ("trl.experimental", types.ModuleType("t")), (made.__name__, made)):
+        monkeypatch.setitem(sys.modules, name, module)
+    work = trl_work.Work(new_tokens=3)
+    trl_work.trained(work, None, trl_work.Watch(work), 1)
+    said = capsys.readouterr()
+    assert said.out == "" and "train_runtime" in said.err
 
 
 def test_the_gradient_of_ours_is_compared_with_the_definition_of_trl() -> None:

@@ -157,7 +157,8 @@ def test_a_saved_adapter_is_loaded_by_peft(tmp_path: Path) -> None:
 
 def test_bad_adapters() -> None:
     """Names that the model does not have, and fields that belong together."""
-    with pytest.raises(InputError, match="lora_modules = .*'nowhere'.* names no layer of the model"):
+    linear = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"  # from the paper of Qwen 2's architecture
+    with pytest.raises(InputError, match=f"lora_modules = .*'nowhere'.* names no layer of the model, which has {linear}$"):
         trainer_of(qwen2(), lora_modules=("nowhere",))
     with pytest.raises(InputError, match="lm_head.*names the embedding or the output layer"):
         trainer_of(qwen2(), lora_modules=["q_proj", "lm_head"])

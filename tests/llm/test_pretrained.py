@@ -5,6 +5,7 @@ Truth: the weights that were saved.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +89,24 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(load: Any, monkeypatch: py
             DataError, match="cannot be loaded: there is no such folder, and at the hub names are like 'owner/name'"
         ):
             load(name)
+
+
+def test_what_the_hub_says_of_its_attempts_is_kept_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Our sentence says it once; afterwards the library may speak again."""
+    use(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    said: list[str] = []
+    listener, logger = logging.Handler(), logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(listener, "emit", lambda record: said.append(record.getMessage()))
+    logger.addHandler(listener)
+    level = logger.level
+    try:
+        with pytest.raises(DataError, match="the hub does not answer"):
+            ensure_model("owner/absent")
+        assert said == [] and logger.level == level
+        logger.warning("heard")
+        assert said == ["heard"]
+    finally:
+        logger.removeHandler(listener)
 
 
 def test_models_are_loaded_from_a_hub_that_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
