@@ -310,7 +310,7 @@ class NashTrainer:
         self._writer = MetricsWriter(metrics)
         self._writer.truncate_after(self.taken if there else -1)
         self._rows = [record for _, record in read_lines(self._writer.path)]
-        write_description(self.out, self._described(), self.command)
+        write_description(self, self.out, self._described())
 
     def _described(self) -> dict[str, Any]:
         return {"training": settings(self.config), "recipe": self.recipe}

@@ -14,6 +14,7 @@ import pytest
 
 from nlhfsim.errors import MissingExtraError
 from nlhfsim.llm.processes import Processes
+from nlhfsim.report import write_report
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
@@ -73,6 +74,17 @@ def test_two_processes_resume_to_the_bit(found: dict[int, dict[str, Any]]) -> No
     assert (folder / "model" / "model.safetensors").exists() and json.loads((folder / "result.json").read_text())[
         "status"
     ] == "done"
+
+
+def test_how_many_there_were_is_on_record(found: dict[int, dict[str, Any]]) -> None:
+    """The same command in another number of processes gives other numbers; the page says it where there are several."""
+    for count in (1, 2):
+        folder = found[count]["folder"] / "whole"
+        about = json.loads((folder / "provenance.json").read_text())
+        assert about["processes"] == count and ("accelerate" in about["versions"]) == (count == 2)
+        text = write_report(folder, folder / "page.html").read_text(encoding="utf-8")
+        assert (f"<dt>processes</dt><dd>{count}, begun by torchrun" in text) == (count == 2)
+        assert ("with the same versions and as many processes gives" in text) == (count == 2)
 
 
 def test_each_process_has_a_sampler_of_its_own(found: dict[int, dict[str, Any]]) -> None:
