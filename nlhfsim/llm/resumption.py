@@ -59,6 +59,7 @@ def go_back(trainer: NashTrainer, folder: Path) -> None:
     policies.publish_target()
     trainer.optimizer.inner.load_state_dict(found.optimizer)
     trainer.torn = False
+    trainer.in_vain = 0
     rank = trainer.processes.rank
     words = bytearray.fromhex(found.state["generators"][rank])
     estimator.generator.set_state(torch.frombuffer(words, dtype=torch.uint8))

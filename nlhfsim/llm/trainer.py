@@ -121,6 +121,7 @@ class NashTrainer:
         self.optimizer = Optimizer(self.policies, config, self.processes)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
+        self.in_vain = 0  # steps in a row without a verdict, since this trainer began or went back
         self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
         enumerated = config.exact_check or config.feedback == "exact"
         self.exact = ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if enumerated else None
@@ -195,8 +196,8 @@ class NashTrainer:
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or
             prompts, or a run is writing to it at this moment.
         OracleError
-            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
-            several processes all stop at the same step.
+            If a judge that is served cannot be asked any more, or no pair of 10 steps in a row had a verdict; everything is
+            saved, and the same call goes on from there. Of several processes all stop at the same step.
         KeyboardInterrupt
             After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
         """

@@ -109,6 +109,15 @@ def test_what_is_down_for_one_process_stops_all_with_everything_saved(found: dic
         assert stopped["saved"] == ["step-00000001"] and stopped["weights"] == found[count]["whole"]
 
 
+def test_all_stop_at_the_same_step_without_verdicts(found: dict[int, dict[str, Any]]) -> None:
+    """With the words of the process that has some, and everything saved."""
+    for count in (1, 2):
+        stopped = found[count]["in vain"]
+        assert len(stopped["said"]) == count and stopped["saved"] == ["step-00000009"]
+        for taken, said in stopped["said"]:
+            assert taken == 9 and "10 steps in a row" in said and "it returned NaN or None" in said
+
+
 def test_too_few_prompts(found: dict[int, dict[str, Any]]) -> None:
     """A process without a prompt is refused."""
     assert "prompts_per_step = 1 must be at least 2, the number of processes" in found[2]["few"]
