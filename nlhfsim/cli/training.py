@@ -58,7 +58,7 @@ def train_model(
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
     except (OracleError, SamplerError) as stop:
-        if folder is None:
+        if folder is None or not first:
             raise
         raise type(stop)(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
     if not first:

@@ -218,11 +218,12 @@ class NashTrainer:
                     if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException as error:
-            self._stop("interrupted", alone=error is not self.processes.failure)
+            where = self._stop("interrupted", alone=error is not self.processes.failure)
+            if where:
+                error.add_note(f"nlhfsim: {self._stopped(where)}")
             raise
         if self.taken < self.config.steps:
-            where = self._stop("interrupted")
-            raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
+            raise KeyboardInterrupt(self._stopped(self._stop("interrupted")))
         self._stop("done")
 
     @property
@@ -322,7 +323,7 @@ class NashTrainer:
         return self.spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
     def _stop(self, status: str, alone: bool = False) -> str:
-        """Save what there is, tell the callbacks, and return where it is, for a message.
+        """Save what there is, tell the callbacks, and return where it is, for a message of the first process.
 
         A process that fails `alone` must not wait for the others.
         """
@@ -330,15 +331,19 @@ class NashTrainer:
         self._call("on_end", status)
         return where
 
+    def _stopped(self, where: str) -> str:
+        return f"stopped after step {self.taken} of {self.config.steps}{where}"
+
     def _keep(self, status: str, alone: bool) -> str:
         self.spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
-        if not (self.torn or (alone and self.processes.count > 1)):
+        whole = not (self.torn or (alone and self.processes.count > 1))
+        if whole:
             self.save()
         if not self.processes.first:
             return ""
         write_result(self, self.out, status, self._rows)
         if status == "done":
             self.save_model(self.out / "model")
-        return f"; saved in {str(self.out)!r}, the same call goes on from there"
+        return f"; saved in {str(self.out)!r}, the same call goes on from there" if whole else ""

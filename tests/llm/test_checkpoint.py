@@ -225,8 +225,9 @@ def test_broken_off_while_weights_change_is_not_saved(where: str, tmp_path: Path
         return original(*arguments)
 
     monkeypatch.setattr(trainer.optimizer, where, broken)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as failed:
         trainer.fit()
+    assert not hasattr(failed.value, "__notes__"), "that all is saved would be untrue"
     assert [path.name for path in checkpoint.found(tmp_path / "broken")] == ["step-00000002"]
     assert_same_state(state_of(whole), state_of(undisturbed(tmp_path / "broken", **given)))
     assert records(tmp_path / "broken") == records(tmp_path / "whole")

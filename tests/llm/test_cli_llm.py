@@ -211,6 +211,20 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: Any, recipe: Path, tmp_pat
     assert load_run(folder).steps["step"].tolist() == list(range(1, steps + 1))
 
 
+def test_an_exception_in_a_recipe_s_function_ends_with_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    """It is the user's own mistake, so its traceback is there; and the last line says that nothing is lost."""
+    (tmp_path / "mine.py").write_text("def better(prompt, left, right):\n    return 1 / 0\n")
+    text, tables = RECIPE.partition("[oracle]")[0], RECIPE.partition("[training]")[2]
+    recipe.write_text(
+        f'{text}[oracle]\nkind = "function"\nfunction = "mine:better"\n[training]{tables}'.replace("held_out = 2", "")
+    )
+    command = [sys.executable, "-m", "nlhfsim", "llm", "train", str(recipe), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "ZeroDivisionError: division by zero" in done.stderr
+    told = f"nlhfsim: stopped after step 0 of 6; saved in {str(tmp_path / 'out')!r}, the same call goes on from there"
+    assert done.stderr.splitlines()[-1] == told, done.stderr
+
+
 def write_run(folder: Path, found: list[dict[str, Any]], **config: Any) -> Path:
     """A folder as a run writes it."""
     folder.mkdir()

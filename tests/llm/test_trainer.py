@@ -227,8 +227,10 @@ def test_a_failure_in_fit_is_saved_and_goes_on(tmp_path: Path) -> None:
     trainer = train_on(oracle=broken, out=tmp_path)
     compare = broken.compare
     broken.compare = lambda *pairs: {}["judge"] if trainer.taken == 3 else compare(*pairs)  # type: ignore[method-assign]
-    with pytest.raises(KeyError, match="judge"):
+    with pytest.raises(KeyError, match="judge") as failed:
         trainer.fit()
+    saved = f"nlhfsim: stopped after step 3 of 6; saved in {str(tmp_path)!r}, the same call goes on from there"
+    assert failed.value.__notes__ == [saved], "a traceback ends with it"
     assert load_run(tmp_path).status == "interrupted" and load_run(tmp_path).last_step == 3
     resumed = train_on(out=tmp_path)
     resumed.fit()
