@@ -199,7 +199,8 @@ class NashTrainer:
             If a judge that is served cannot be asked any more, or no pair of 10 steps in a row had a verdict; everything is
             saved, and the same call goes on from there. Of several processes all stop at the same step.
         KeyboardInterrupt
-            After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
+            After Ctrl-C, when the step or evaluation under way is finished and everything is saved, which is told on standard
+            error; again for at once.
         """
         with only_one(self.out if self.processes.first else None):
             self._train(ensure_flag("resume", resume))
@@ -210,7 +211,7 @@ class NashTrainer:
         self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
         self._begin = time.perf_counter()
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(self._at_interrupt()) as interrupts:
                 self._evaluate_if_due()
                 while self.taken < self.config.steps and not self.processes.any(interrupts.asked):
                     self._record(self.step(), "on_step")
@@ -330,6 +331,11 @@ class NashTrainer:
         where = self._keep(status, alone)
         self._call("on_end", status)
         return where
+
+    def _at_interrupt(self) -> str | None:
+        saving = "" if self.out is None else " and saving"
+        words = f"nlhfsim: finishing the step or evaluation under way{saving}; again to stop at once"
+        return words if self.processes.first else None
 
     def _stopped(self, where: str) -> str:
         return f"stopped after step {self.taken} of {self.config.steps}{where}"

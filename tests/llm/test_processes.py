@@ -34,7 +34,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]
         command = [sys.executable, *launch, str(HERE / "two_processes.py"), str(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
-        results[count] = json.loads((folder / "found.json").read_text()) | {"folder": folder}
+        results[count] = json.loads((folder / "found.json").read_text()) | {"folder": folder, "stderr": done.stderr}
     return results
 
 
@@ -107,6 +107,13 @@ def test_what_is_down_for_one_process_stops_all_with_everything_saved(found: dic
         own, other = "the judge is down", "in another process: the judge is down"
         assert stopped["said"] == [own if rank == failed else other for rank in range(count)]
         assert stopped["saved"] == ["step-00000001"] and stopped["weights"] == found[count]["whole"]
+
+
+def test_an_interruption_is_told_once(found: dict[int, dict[str, Any]]) -> None:
+    """By the first process; all stop at the same step."""
+    for count in (1, 2):
+        assert found[count]["stderr"].count("nlhfsim: finishing the step or evaluation under way and saving; again to") == 1
+        assert [said.partition(";")[0] for said in found[count]["interrupted"]] == ["stopped after step 2 of 3"] * count
 
 
 def test_all_stop_at_the_same_step_without_verdicts(found: dict[int, dict[str, Any]]) -> None:

@@ -6,6 +6,8 @@ Writes to the folder that it is given what came out, from the first process.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,29 @@ def stopped(folder: Path, where: str) -> dict[str, Any]:
     return found | {"weights": weights_of(again)}
 
 
+class Interrupting:
+    """A judge at whose second step Ctrl-C comes, to each process."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.oracle = trainer, trainer.estimator.oracle
+
+    def compare(self, *pairs: Any) -> Any:
+        if self.trainer.taken == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.oracle.compare(*pairs)
+
+
+def interrupted(folder: Path) -> list[str]:
+    """What the processes stop with at Ctrl-C."""
+    trainer = trainer_of(folder, group_size=4)
+    trainer.estimator.oracle = Interrupting(trainer)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt as stop:
+        return [str(words) for words in trainer.processes.gather(str(stop))]
+    return []
+
+
 def in_vain(folder: Path) -> dict[str, Any]:
     """What all processes stop with where only the last can say why its judge has no verdict, and where they are."""
     trainer = trainer_of(folder, steps=20, group_size=4)
@@ -143,6 +168,7 @@ def main(folder: Path) -> None:
     for name in ("step", "draw", "evaluation"):
         found[f"down in {name}"] = stopped(folder / name, name)
     found["in vain"] = in_vain(folder / "vain")
+    found["interrupted"] = interrupted(folder / "interrupted")
     found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
     sampler = Generating(gpt2)
     by_sampler = trainer_of(sampler=sampler, method="extragradient")
