@@ -23,10 +23,10 @@ def versions(*more: str) -> dict[str, str]:
     return {"nlhfsim": __version__, "python": platform.python_version()} | libraries
 
 
-def write(folder: Path, command: str | None, *more: str) -> None:
+def write(folder: Path, command: str | None, *more: str, processes: int | None = None) -> None:
     """Write ``provenance.json`` to a folder: apart from the result, whose bits are the same every time.
 
-    Versions of `more` libraries are recorded too.
+    Versions of `more` libraries are recorded too, and how many `processes` a result was made by, if its bits depend on it.
 
     Raises
     ------
@@ -35,6 +35,7 @@ def write(folder: Path, command: str | None, *more: str) -> None:
     """
     found: dict[str, Any] = {
         "command": command,
+        **({} if processes is None else {"processes": processes}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions("cvxpy", *more),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from nlhfsim.cli.commands import group
+from nlhfsim.cli.output import speaks
 from nlhfsim.errors import ConfigurationError, NlhfsimError, NlhfsimWarning
 
 
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         _fail("the game or the run does not fit into memory: take fewer actions, runs or records")
     except (click.Abort, KeyboardInterrupt):
-        click.echo("nlhfsim: interrupted", err=True)
+        if speaks():
+            click.echo("nlhfsim: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         _drop_output()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shlex
 import sys
 import textwrap
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "nlhfsim.arguments"
 """Key under which click's context keeps what was typed."""
+
+
+def speaks() -> bool:
+    """Return whether this process is to say anything: of several that train together the first alone."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def write_result(value: Any, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +42,7 @@ def train_model(
     folder = inputs.ensure_folder(out)
     if folder is None:
         warnings.warn("without --out nothing is kept, neither the model nor the metrics", NlhfsimWarning, stacklevel=1)
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    first = output.speaks()
     progress = output.Progress(quiet=as_json or not first)
     with progress.stage("loading"):
         _silence()
@@ -54,11 +53,11 @@ def train_model(
             more = {"out": folder, "callbacks": [line, *tracked], "recipe": recipe.tables, "command": output.command()}
             run = NashTrainer(**parts, **more).fit(resume=resume)
     except KeyboardInterrupt as stop:
-        if stop.args:
+        if stop.args and first:
             click.echo(f"nlhfsim: {stop}", err=True)
         raise
     except (OracleError, SamplerError) as stop:
-        if folder is None:
+        if folder is None or not first:
             raise
         raise type(stop)(f"{stop}; the same command goes on from what is saved in {str(folder)!r}") from None
     if not first:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,13 +17,18 @@ from nlhfsim.errors import InputError
 
 
 class Interrupts:
-    """While entered, the first SIGINT or SIGTERM only sets `asked`; a second one interrupts at once.
+    """While entered, the first SIGINT or SIGTERM only sets `asked` and says so; a second one interrupts at once.
 
     Outside the main thread signals cannot be caught, and it does nothing.
+
+    Parameters
+    ----------
+    words : str or None
+        What goes to standard error at the first signal; None, as for all processes but the first: nothing.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, words: str | None) -> None:
+        self.asked, self._words = False, words
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -39,6 +45,10 @@ class Interrupts:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # A signal may come in the middle of a line that is being written, which Python refuses to break: the run is worth more.
+        with suppress(RuntimeError, OSError):
+            if self._words is not None:
+                print(self._words, file=sys.stderr, flush=True)
 
 
 @contextmanager

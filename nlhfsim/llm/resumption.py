@@ -59,6 +59,7 @@ def go_back(trainer: NashTrainer, folder: Path) -> None:
     policies.publish_target()
     trainer.optimizer.inner.load_state_dict(found.optimizer)
     trainer.torn = False
+    trainer.in_vain = 0
     rank = trainer.processes.rank
     words = bytearray.fromhex(found.state["generators"][rank])
     estimator.generator.set_state(torch.frombuffer(words, dtype=torch.uint8))
@@ -87,11 +88,13 @@ def _measured_by(trainer: NashTrainer) -> dict[str, str]:
     return {"oracle of the recipe": checkpoint.digest(tables), "held-out prompts": checkpoint.digest(held_out)}
 
 
-def write_description(folder: Path, described: Mapping[str, Any], command: str | None) -> None:
+def write_description(trainer: NashTrainer, folder: Path, described: Mapping[str, Any]) -> None:
     """Write ``config.json`` and ``provenance.json``."""
     text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
     write_whole(folder / "config.json", text.encode("utf-8"))
-    provenance.write(folder, command, "torch", "transformers")
+    count = trainer.processes.count
+    more = [name for name, used in (("peft", trainer.config.lora_rank is not None), ("accelerate", count > 1)) if used]
+    provenance.write(folder, trainer.command, "torch", "transformers", *more, processes=count)
 
 
 def write_result(trainer: NashTrainer, folder: Path, status: str, rows: Sequence[Mapping[str, Any]]) -> None:

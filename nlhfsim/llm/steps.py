@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from scipy.special import entr
 
-from nlhfsim.errors import InputError, NlhfsimWarning
+from nlhfsim.errors import InputError, NlhfsimWarning, OracleError
 from nlhfsim.llm import methods
 from nlhfsim.llm.estimate import Clock, Labels, Sums
 from nlhfsim.llm.logprobs import Responses
 from nlhfsim.llm.losses import gains_against
 from nlhfsim.llm.memory import advice_on, peak_memory
 from nlhfsim.llm.oracles import Prompt
+from nlhfsim.llm.oracles._check import unread_by
 from nlhfsim.llm.prompts import PromptStream
 from nlhfsim.llm.sampling import mixture_of
 
 if TYPE_CHECKING:
     from nlhfsim.llm.trainer import NashTrainer
+
+_MOST_IN_VAIN = 10
+"""Steps in a row without a verdict that a run goes on: an oracle that fails now and then has one in most steps, and one that
+always does costs its questions for nothing."""
 
 
 def take_step(trainer: NashTrainer) -> dict[str, Any]:
@@ -109,10 +114,26 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
     _count(trainer, responses, opponents, labels)
     found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
     if _usable(trainer, labels):
+        trainer.in_vain = 0
         return found
+    trainer.in_vain += 1
+    if trainer.in_vain >= _MOST_IN_VAIN:
+        raise _without_verdicts(trainer)
     warnings.warn("no pair of a step had a verdict, so the policy stayed: does the oracle work?", NlhfsimWarning, stacklevel=2)
     optimizer.clear()
     return found | {"usable": False, "loss": math.nan}
+
+
+def _without_verdicts(trainer: NashTrainer) -> OracleError:
+    """Return what all processes stop with, each at this step, after too many without a verdict; counting begins anew."""
+    trainer.in_vain = 0
+    said = next((words for words in trainer.processes.gather(unread_by(trainer.estimator.oracle)) if words), "")
+    last = f" the last time: {said}" if said else ""
+    error = OracleError(
+        f"no pair of {_MOST_IN_VAIN} steps in a row had a verdict, so the policy does not move: does the oracle work?{last}"
+    )
+    trainer.processes.failure = error
+    return error
 
 
 def _drawn(trainer: NashTrainer, prompts: Sequence[Prompt], mixing: float, copies: int) -> Responses:

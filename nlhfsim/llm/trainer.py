@@ -121,6 +121,7 @@ class NashTrainer:
         self.optimizer = Optimizer(self.policies, config, self.processes)
         self.stream = PromptStream(len(self.prompts), config.seed)
         self.taken, self.queries, self.tokens = 0, 0, 0
+        self.in_vain = 0  # steps in a row without a verdict, since this trainer began or went back
         self.torn = False  # whether a step was broken off while it changed the weights, or is not recorded: it must not be saved
         enumerated = config.exact_check or config.feedback == "exact"
         self.exact = ExactGame(self.estimator, self.prompts, vocabulary_size(model)) if enumerated else None
@@ -195,10 +196,11 @@ class NashTrainer:
             If `out` has a run already and `resume` is False, or its checkpoint is of another configuration, model or
             prompts, or a run is writing to it at this moment.
         OracleError
-            If a judge that is served cannot be asked any more; everything is saved, and the same call goes on from there. Of
-            several processes all stop at the same step.
+            If a judge that is served cannot be asked any more, or no pair of 10 steps in a row had a verdict; everything is
+            saved, and the same call goes on from there. Of several processes all stop at the same step.
         KeyboardInterrupt
-            After Ctrl-C, when the step under way is finished and everything is saved; again for at once.
+            After Ctrl-C, when the step or evaluation under way is finished and everything is saved, which is told on standard
+            error; again for at once.
         """
         with only_one(self.out if self.processes.first else None):
             self._train(ensure_flag("resume", resume))
@@ -209,7 +211,7 @@ class NashTrainer:
         self._call("on_begin", {"out": None if self.out is None else str(self.out), "step": self.taken} | self._described())
         self._begin = time.perf_counter()
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(self._at_interrupt()) as interrupts:
                 self._evaluate_if_due()
                 while self.taken < self.config.steps and not self.processes.any(interrupts.asked):
                     self._record(self.step(), "on_step")
@@ -217,11 +219,12 @@ class NashTrainer:
                     if self.out is not None and self._due(self.config.checkpoint_every) and self.taken < self.config.steps:
                         self.save()
         except BaseException as error:
-            self._stop("interrupted", alone=error is not self.processes.failure)
+            where = self._stop("interrupted", alone=error is not self.processes.failure)
+            if where:
+                error.add_note(f"nlhfsim: {self._stopped(where)}")
             raise
         if self.taken < self.config.steps:
-            where = self._stop("interrupted")
-            raise KeyboardInterrupt(f"stopped after step {self.taken} of {self.config.steps}{where}")
+            raise KeyboardInterrupt(self._stopped(self._stop("interrupted")))
         self._stop("done")
 
     @property
@@ -310,7 +313,7 @@ class NashTrainer:
         self._writer = MetricsWriter(metrics)
         self._writer.truncate_after(self.taken if there else -1)
         self._rows = [record for _, record in read_lines(self._writer.path)]
-        write_description(self.out, self._described(), self.command)
+        write_description(self, self.out, self._described())
 
     def _described(self) -> dict[str, Any]:
         return {"training": settings(self.config), "recipe": self.recipe}
@@ -321,7 +324,7 @@ class NashTrainer:
         return self.spent + (0.0 if self._begin is None else time.perf_counter() - self._begin)
 
     def _stop(self, status: str, alone: bool = False) -> str:
-        """Save what there is, tell the callbacks, and return where it is, for a message.
+        """Save what there is, tell the callbacks, and return where it is, for a message of the first process.
 
         A process that fails `alone` must not wait for the others.
         """
@@ -329,15 +332,24 @@ class NashTrainer:
         self._call("on_end", status)
         return where
 
+    def _at_interrupt(self) -> str | None:
+        saving = "" if self.out is None else " and saving"
+        words = f"nlhfsim: finishing the step or evaluation under way{saving}; again to stop at once"
+        return words if self.processes.first else None
+
+    def _stopped(self, where: str) -> str:
+        return f"stopped after step {self.taken} of {self.config.steps}{where}"
+
     def _keep(self, status: str, alone: bool) -> str:
         self.spent, self._begin = self.seconds, None
         if self.out is None:
             return ""
-        if not (self.torn or (alone and self.processes.count > 1)):
+        whole = not (self.torn or (alone and self.processes.count > 1))
+        if whole:
             self.save()
         if not self.processes.first:
             return ""
         write_result(self, self.out, status, self._rows)
         if status == "done":
             self.save_model(self.out / "model")
-        return f"; saved in {str(self.out)!r}, the same call goes on from there"
+        return f"; saved in {str(self.out)!r}, the same call goes on from there" if whole else ""

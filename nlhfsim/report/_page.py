@@ -211,8 +211,10 @@ def _origin(folder: Folder) -> list[tuple[str, str]]:
     about = folder.provenance
     machine = about.get("machine") or {}
     versions = about.get("versions") or {"nlhfsim": folder.result.get("version")}
+    processes = about.get("processes", 1)
     found = [
         ("command", about.get("command") or about.get("reproduce")),
+        ("processes", f"{processes}, begun by torchrun or accelerate launch" if processes != 1 else None),
         ("seed", folder.result.get("seed") if folder.training is None else folder.training.config.get("seed")),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ("made", about.get("created")),

@@ -175,16 +175,35 @@ def test_killed_then_interrupted_in_processes_of_their_own(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(number: int, tmp_path: Path) -> None:
+def test_interrupted(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     trainer = train_on(out=tmp_path, callbacks=[At(3, lambda: os.kill(os.getpid(), number))], **EVERY)
     with pytest.raises(KeyboardInterrupt, match=r"^stopped after step 3 of 6; saved in '.*', the same call goes on from there$"):
         trainer.fit()
+    told = "nlhfsim: finishing the step or evaluation under way{}; again to stop at once\n"
     assert signal.getsignal(number) == before and trainer.taken == 3
+    assert capsys.readouterr().err == told.format(" and saving")
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
     assert checkpoint.found(tmp_path)[-1].name == "step-00000003"
     with pytest.raises(KeyboardInterrupt, match="^stopped after step 3 of 6$"):
         train_on(callbacks=[At(3, lambda: os.kill(os.getpid(), number))], **EVERY).fit()
+    assert capsys.readouterr().err == told.format("")
+
+
+def test_an_interruption_is_told_at_once_also_in_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is finished and saved too."""
+    trainer = train_on(out=tmp_path, **EVERY)
+    evaluate = trainer.evaluate
+
+    def interrupted() -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "finishing the step or evaluation under way and saving" in capsys.readouterr().err
+        return evaluate()
+
+    trainer.evaluate = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 0 of 6; saved in "):
+        trainer.fit()
+    assert load_run(tmp_path).evaluations["step"].tolist() == [0]
 
 
 def test_interrupted_twice_is_interrupted_at_once(tmp_path: Path) -> None:
@@ -225,8 +244,9 @@ def test_broken_off_while_weights_change_is_not_saved(where: str, tmp_path: Path
         return original(*arguments)
 
     monkeypatch.setattr(trainer.optimizer, where, broken)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as failed:
         trainer.fit()
+    assert not hasattr(failed.value, "__notes__"), "that all is saved would be untrue"
     assert [path.name for path in checkpoint.found(tmp_path / "broken")] == ["step-00000002"]
     assert_same_state(state_of(whole), state_of(undisturbed(tmp_path / "broken", **given)))
     assert records(tmp_path / "broken") == records(tmp_path / "whole")

@@ -202,6 +202,7 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: Any, recipe: Path, tmp_pat
     finally:
         running.kill()
     assert running.returncode == 130 and out == "" and "Traceback" not in err
+    assert err.startswith("nlhfsim: finishing the step or evaluation under way and saving; again to stop at once\n"), err
     said = re.search(r"stopped after step (\d+) of 1000000", err)
     assert said is not None and "goes on from there" in err, err
     assert load_run(folder).status == "interrupted" and load_run(folder).last_step == int(said[1])
@@ -209,6 +210,39 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: Any, recipe: Path, tmp_pat
     code, out, _ = call(capsys, "llm", "train", recipe, "--out", folder, "--steps", steps, "--json")
     assert code == 0 and json.loads(out)["steps"] == steps
     assert load_run(folder).steps["step"].tolist() == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_one_says_that_they_were_interrupted(
+    capsys: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+
+    def fit(trainer: Any, resume: bool) -> None:
+        raise KeyboardInterrupt("stopped after step 2 of 6")
+
+    monkeypatch.setattr("nlhfsim.llm.NashTrainer.fit", fit)
+    code, out, err = call(capsys, "llm", "train", recipe, "--out", tmp_path / "out")
+    told = ["nlhfsim: stopped after step 2 of 6", "nlhfsim: interrupted"]
+    assert (code, out, err.split("\n")) == (
+        130,
+        "",
+        ["", ""] if rank else [told[0], "", told[1], ""],
+    ), "click ends the line of ^C"
+
+
+def test_an_exception_in_a_recipe_s_function_ends_with_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    """It is the user's own mistake, so its traceback is there; and the last line says that nothing is lost."""
+    (tmp_path / "mine.py").write_text("def better(prompt, left, right):\n    return 1 / 0\n")
+    text, tables = RECIPE.partition("[oracle]")[0], RECIPE.partition("[training]")[2]
+    recipe.write_text(
+        f'{text}[oracle]\nkind = "function"\nfunction = "mine:better"\n[training]{tables}'.replace("held_out = 2", "")
+    )
+    command = [sys.executable, "-m", "nlhfsim", "llm", "train", str(recipe), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "ZeroDivisionError: division by zero" in done.stderr
+    told = f"nlhfsim: stopped after step 0 of 6; saved in {str(tmp_path / 'out')!r}, the same call goes on from there"
+    assert done.stderr.splitlines()[-1] == told, done.stderr
 
 
 def write_run(folder: Path, found: list[dict[str, Any]], **config: Any) -> Path:

@@ -6,8 +6,10 @@ Truth: the logits of the base model before it had adapters; peft's own loading; 
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,15 @@ def test_a_saved_adapter_is_loaded_by_peft(tmp_path: Path) -> None:
     trainer.save_model(tmp_path / "adapter")
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), str(tmp_path / "adapter"))
     torch.testing.assert_close(loaded.eval()(TOKENS).logits, logits(trainer.policies, "policy"))
+
+
+def test_the_version_of_peft_is_on_record_where_there_are_adapters(tmp_path: Path) -> None:
+    """The bits depend on it; without adapters it is not used."""
+    for rank in (None, 4):
+        config = NashConfig(max_new_tokens=2, stop_tokens=(), lora_rank=rank, steps=1)
+        NashTrainer(gpt2(), None, cyclic_oracle(3, 2), PROMPTS, config, out=tmp_path / str(rank)).fit()
+        about = json.loads((tmp_path / str(rank) / "provenance.json").read_text())
+        assert about["versions"].get("peft") == (None if rank is None else version("peft")) and about["processes"] == 1
 
 
 def test_bad_adapters() -> None:

@@ -153,8 +153,10 @@ def test_questions_longer_than_the_context_are_not_valid() -> None:
     expected = [length <= limit for length in lengths]
     assert 0 < sum(expected) < 5
     model = qwen()
-    verdicts = ask(JudgeOracle(model, byte_tokenizer(), template=SHORT, max_length=limit), PROMPTS, LEFT, RIGHT)
+    limited = JudgeOracle(model, byte_tokenizer(), template=SHORT, max_length=limit)
+    verdicts = ask(limited, PROMPTS, LEFT, RIGHT)
     assert verdicts.valid.tolist() == expected
+    assert limited.unread == f"a question to the judge has {max(lengths)} tokens, more than max_length = {limit}"
     whole = ask(JudgeOracle(model, byte_tokenizer(), template=SHORT), PROMPTS, LEFT, RIGHT)
     np.testing.assert_allclose(verdicts.probabilities[expected], whole.probabilities[expected], rtol=0, atol=2e-5)
     for oracle in (

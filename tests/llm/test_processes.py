@@ -15,6 +15,7 @@ import pytest
 
 from nlhfsim.errors import MissingExtraError
 from nlhfsim.llm.processes import Processes
+from nlhfsim.report import write_report
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
@@ -34,7 +35,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]
         command = [sys.executable, *launch, str(HERE / "two_processes.py"), str(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
-        results[count] = json.loads((folder / "found.json").read_text()) | {"folder": folder}
+        results[count] = json.loads((folder / "found.json").read_text()) | {"folder": folder, "stderr": done.stderr}
     return results
 
 
@@ -76,6 +77,17 @@ def test_two_processes_resume_to_the_bit(found: dict[int, dict[str, Any]]) -> No
     ] == "done"
 
 
+def test_how_many_there_were_is_on_record(found: dict[int, dict[str, Any]]) -> None:
+    """The same command in another number of processes gives other numbers; the page says it where there are several."""
+    for count in (1, 2):
+        folder = found[count]["folder"] / "whole"
+        about = json.loads((folder / "provenance.json").read_text())
+        assert about["processes"] == count and ("accelerate" in about["versions"]) == (count == 2)
+        text = write_report(folder, folder / "page.html").read_text(encoding="utf-8")
+        assert (f"<dt>processes</dt><dd>{count}, begun by torchrun" in text) == (count == 2)
+        assert ("with the same versions and as many processes gives" in text) == (count == 2)
+
+
 def test_each_process_has_a_sampler_of_its_own(found: dict[int, dict[str, Any]]) -> None:
     """It draws for its share of the prompts, by seeds of its own; only the first evaluates."""
     for count in (1, 2):
@@ -96,6 +108,22 @@ def test_what_is_down_for_one_process_stops_all_with_everything_saved(found: dic
         own, other = "the judge is down", "in another process: the judge is down"
         assert stopped["said"] == [own if rank == failed else other for rank in range(count)]
         assert stopped["saved"] == ["step-00000001"] and stopped["weights"] == found[count]["whole"]
+
+
+def test_an_interruption_is_told_once(found: dict[int, dict[str, Any]]) -> None:
+    """By the first process; all stop at the same step."""
+    for count in (1, 2):
+        assert found[count]["stderr"].count("nlhfsim: finishing the step or evaluation under way and saving; again to") == 1
+        assert [said.partition(";")[0] for said in found[count]["interrupted"]] == ["stopped after step 2 of 3"] * count
+
+
+def test_all_stop_at_the_same_step_without_verdicts(found: dict[int, dict[str, Any]]) -> None:
+    """With the words of the process that has some, and everything saved."""
+    for count in (1, 2):
+        stopped = found[count]["in vain"]
+        assert len(stopped["said"]) == count and stopped["saved"] == ["step-00000009"]
+        for taken, said in stopped["said"]:
+            assert taken == 9 and "10 steps in a row" in said and "it returned NaN or None" in said
 
 
 def test_too_few_prompts(found: dict[int, dict[str, Any]]) -> None:

@@ -426,6 +426,14 @@ DEFECTS = {
     "fewer logs": (Samples(rows(), logs()[:3]), "^Saying.sample returned log-probabilities of 3 rows, must be 4"),
     "short logs": (Samples(rows(), logs(_2=[-1])), WHERE + "has 1 log-probabilities, must be 2, one for each token"),
     "infinite": (Samples(rows(), logs(_2=[-1, -math.inf])), WHERE + r"has -inf as log-probability at \[1\], must be a finite"),
+    "absurd": (
+        Samples(rows(), logs(_2=[-1, -1e308])),
+        WHERE + r"has -1e\+308 as log-probability at \[1\], must be at least -700:",
+    ),
+    "unknown": (
+        Samples(rows(), logs(_2=[-9999, -1])),
+        WHERE + r"has -9999 as log-probability at \[0\], must be at least -700: a t",
+    ),
     "missing": (Samples(rows(), logs(_2=[None, -1])), WHERE + r"has None as log-probability at \[0\]"),
     "probabilities": (Samples(rows(), logs(_2=[0.3, -1])), WHERE + r"has 0.3 as log-probability at \[0\], .* at most 0"),
 }
@@ -440,6 +448,12 @@ def test_what_is_no_answer_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=words):
         trainer.step()
     assert_same_state(before, state_of(trainer))
+
+
+def test_the_least_log_probabilities_have_a_finite_distance() -> None:
+    """What is taken can be measured."""
+    row = train_by(Saying(Samples(rows(), logs(_2=[-700, -700.0]))), group_size=2, stop_tokens=(2,), max_new_tokens=3).step()
+    assert row["sampler_distance"] > 100 and math.isfinite(row["kl_sampler"])
 
 
 def test_other_rules_make_other_rows_wrong() -> None:

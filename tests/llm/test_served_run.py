@@ -115,6 +115,20 @@ def test_verdicts_that_are_none_are_counted_in_the_metrics(capsys: Any, tmp_path
     assert 0 < invalid.mean() < 1
 
 
+def test_a_judge_without_one_verdict_ends_the_run_and_is_quoted(capsys: Any, tmp_path: Path) -> None:
+    """In its own words, short and without the key; the same command goes on, counting anew."""
+    words = f"I cannot\n\x1b[1mdecide {KEY} " + "for ever " * 100
+    with serving(lambda body: chat(words)) as judge:
+        recipe = write(tmp_path / "run.toml", judge.address)
+        code, _, err = call(capsys, "llm", "train", recipe, "--out", tmp_path / "out", "--steps", 40)
+        told = f"the last time: the judge at {judge.address} answers 'I cannot [1mdecide … for ever for ever"
+        assert code == 2 and told in err and "which is no verdict between 'A' and 'B'; the same command goes on" in err, err
+        assert KEY not in err and KEY[:14] not in err and len(err.splitlines()[-1]) < 800
+        assert load_run(tmp_path / "out").last_step == 9
+        assert call(capsys, "llm", "train", recipe, "--out", tmp_path / "out", "--steps", 40)[0] == 2
+    assert load_run(tmp_path / "out").last_step == 18 and holding(tmp_path, KEY) == []
+
+
 MISTAKES = [
     ({"key": KEY}, "oracle.key: key must be the name of an environment variable with the key"),
     ({"api_key": KEY}, "oracle.api_key: unknown"),

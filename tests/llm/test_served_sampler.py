@@ -169,6 +169,12 @@ DEFECTS = {
 }
 
 
+def test_a_folder_that_is_no_path_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="^server_folder = 5 must be the path of a file or folder$"):
+        ServedSampler("http://localhost:30000", tmp_path, server_folder=5)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", list(DEFECTS))
 def test_what_is_no_answer_stops_the_run(name: str, tmp_path: Path) -> None:
     """With what the server said, and its address; never with a key."""

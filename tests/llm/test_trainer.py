@@ -23,8 +23,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 import nlhfsim.llm.estimate as estimate
 import nlhfsim.llm.policy as policy_module
-from nlhfsim.errors import DataError, InputError, NlhfsimWarning, UnknownNameError
-from nlhfsim.llm import NashConfig, NashTrainer, load_run, methods, oracles
+from nlhfsim.errors import DataError, InputError, NlhfsimWarning, OracleError, UnknownNameError
+from nlhfsim.llm import NashConfig, NashTrainer, checkpoint, load_run, methods, oracles
 from nlhfsim.llm.optimizer import Optimizer
 from nlhfsim.training_run import TrainingRun
 
@@ -227,8 +227,10 @@ def test_a_failure_in_fit_is_saved_and_goes_on(tmp_path: Path) -> None:
     trainer = train_on(oracle=broken, out=tmp_path)
     compare = broken.compare
     broken.compare = lambda *pairs: {}["judge"] if trainer.taken == 3 else compare(*pairs)  # type: ignore[method-assign]
-    with pytest.raises(KeyError, match="judge"):
+    with pytest.raises(KeyError, match="judge") as failed:
         trainer.fit()
+    saved = f"nlhfsim: stopped after step 3 of 6; saved in {str(tmp_path)!r}, the same call goes on from there"
+    assert failed.value.__notes__ == [saved], "a traceback ends with it"
     assert load_run(tmp_path).status == "interrupted" and load_run(tmp_path).last_step == 3
     resumed = train_on(out=tmp_path)
     resumed.fit()
@@ -570,6 +572,37 @@ def test_an_oracle_that_is_never_sure_is_told() -> None:
     trainer = train_on(oracle=oracles.FunctionOracle(lambda prompt, left, right: None))
     with pytest.warns(NlhfsimWarning, match="no pair of a step had a verdict, so the policy stayed"):
         trainer.step()
+
+
+@pytest.mark.filterwarnings("ignore:no pair of a step had a verdict")
+@pytest.mark.parametrize("method", ["nash_prox", "extragradient"])
+def test_a_run_without_verdicts_ends_with_everything_saved(method: str, tmp_path: Path) -> None:
+    """At the tenth step in a row, which is undone; one verdict, and a resumption, begin the count anew."""
+    sound = {7}
+    given: dict[str, Any] = {"steps": 40, "method": method, "group_size": 4, "learning_rate": 1e-4}
+    oracle = Untrustworthy(cyclic_oracle(3, 2), lambda call, k: trainer.taken in sound)
+    trainer = train_on(oracle=oracle, out=tmp_path, **given)
+    with pytest.raises(OracleError, match="^no pair of 10 steps in a row had a verdict, so the policy does not move: does the"):
+        trainer.fit()
+    assert trainer.taken == 17 and checkpoint.found(tmp_path)[-1].name == "step-00000017"
+    assert load_run(tmp_path).status == "interrupted" and load_run(tmp_path).last_step == 17
+    trainer = train_on(oracle=oracle, out=tmp_path, **given)
+    with pytest.raises(OracleError, match="10 steps in a row"):
+        trainer.fit()
+    assert trainer.taken == 26
+    for _ in range(5):
+        trainer.step()
+    trainer.load(checkpoint.found(tmp_path)[-1])
+    assert [trainer.step()["step"] for _ in range(9)] == list(range(27, 36)), "neither does the count survive going back"
+
+
+@pytest.mark.filterwarnings("ignore:no pair of a step had a verdict")
+@pytest.mark.parametrize("wrap", [lambda oracle: oracle, lambda oracle: oracles.Noisy(oracles.BothOrders(oracle), 0.1)])
+def test_a_function_that_returns_nothing_is_told(wrap: Any) -> None:
+    """NaN is no verdict, and looks like a mistake in the function: it is said."""
+    trainer = train_on(oracle=wrap(oracles.FunctionOracle(lambda prompt, left, right: math.nan)), steps=40)
+    with pytest.raises(OracleError, match=r"the last time: FunctionOracle\('<lambda>'\): it returned NaN or None, which is no v"):
+        trainer.fit()
 
 
 def test_callbacks_have_something_to_call() -> None:

@@ -6,6 +6,8 @@ Writes to the folder that it is given what came out, from the first process.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from small import cyclic_oracle, gpt2
 from nlhfsim.errors import InputError, OracleError
 from nlhfsim.llm import NashConfig, NashTrainer, checkpoint
 from nlhfsim.llm.estimate import Labels
+from nlhfsim.llm.oracles import FunctionOracle
 from nlhfsim.llm.trainer import NashTrainer as Trainer
 
 torch.set_num_threads(1)
@@ -98,6 +101,49 @@ def stopped(folder: Path, where: str) -> dict[str, Any]:
     return found | {"weights": weights_of(again)}
 
 
+class Interrupting:
+    """A judge at whose second step Ctrl-C comes, to each process."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.oracle = trainer, trainer.estimator.oracle
+
+    def compare(self, *pairs: Any) -> Any:
+        if self.trainer.taken == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.oracle.compare(*pairs)
+
+
+def interrupted(folder: Path) -> list[str]:
+    """What the processes stop with at Ctrl-C."""
+    trainer = trainer_of(folder, group_size=4)
+    trainer.estimator.oracle = Interrupting(trainer)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt as stop:
+        return [str(words) for words in trainer.processes.gather(str(stop))]
+    return []
+
+
+def in_vain(folder: Path) -> dict[str, Any]:
+    """What all processes stop with where only the last can say why its judge has no verdict, and where they are."""
+    trainer = trainer_of(folder, steps=20, group_size=4)
+    last = trainer.processes.rank == trainer.processes.count - 1
+    trainer.estimator.oracle = FunctionOracle(lambda *pair: None) if last else Silent()
+    said = ""
+    try:
+        trainer.fit()
+    except OracleError as error:
+        said = str(error)
+    return {"said": trainer.processes.gather([trainer.taken, said]), "saved": [path.name for path in checkpoint.found(folder)]}
+
+
+class Silent:
+    """A judge without a verdict that does not say why."""
+
+    def compare(self, prompts: Any, left: Any, right: Any) -> Any:
+        return [None] * len(prompts), [False] * len(prompts)
+
+
 def weights_of(trainer: Trainer) -> list[float]:
     found: list[float] = torch.cat([weight.detach().flatten() for weight in trainer.policies.masters.values()]).tolist()
     return found
@@ -121,6 +167,8 @@ def main(folder: Path) -> None:
         found[name] = weights_of(run)
     for name in ("step", "draw", "evaluation"):
         found[f"down in {name}"] = stopped(folder / name, name)
+    found["in vain"] = in_vain(folder / "vain")
+    found["interrupted"] = interrupted(folder / "interrupted")
     found["counts"] = [whole.processes.count, whole.queries, whole.tokens, len(whole.processes.gather(0))]
     sampler = Generating(gpt2)
     by_sampler = trainer_of(sampler=sampler, method="extragradient")

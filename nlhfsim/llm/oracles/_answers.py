@@ -36,13 +36,20 @@ def probability(choice: Any, answers: tuple[str, str]) -> float | None:
     logs = [_sum(listed, answer) for answer in answers]
     if any(log is not None for log in logs):
         return _softmax(logs, min(log for _, log in listed))
+    return _of_text(text_of(choice), answers)
+
+
+def text_of(choice: Any) -> str:
+    """Return the text of one of the server's ``choices``, empty where there is none."""
+    if not isinstance(choice, Mapping):
+        return ""
     message = choice.get("message")
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
-    return _of_text(text, answers)
+    return text if isinstance(text, str) else ""
 
 
-def _of_text(text: Any, answers: tuple[str, str]) -> float | None:
-    lines = text.strip().splitlines() if isinstance(text, str) else []
+def _of_text(text: str, answers: tuple[str, str]) -> float | None:
+    lines = text.strip().splitlines()
     said = lines[0].strip(_AROUND).casefold() if lines else ""
     known = {_TIE: 0.5, answers[0].casefold(): 1.0, answers[1].casefold(): 0.0}
     return known.get(said)

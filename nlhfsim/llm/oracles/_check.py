@@ -181,6 +181,11 @@ def _numbers(array: Any, name: Callable[[int], str]) -> Array:
     return np.array([number_or_nothing(name(k), entry) for k, entry in enumerate(array.tolist())], dtype=np.float64)
 
 
+def unread_by(oracle: Any) -> str:
+    """Return why an oracle, or the one that it wraps, had no verdict the last time that it had none; empty if it does not say."""
+    return str(getattr(oracle, "unread", ""))
+
+
 def number_or_nothing(name: str, value: Any) -> float:
     """Return `value` as a float, NaN for None."""
     if value is None:

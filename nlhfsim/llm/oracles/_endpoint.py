@@ -197,7 +197,7 @@ class Endpoint:
                 raise _Passing(f"does not end its answer within {self._timeout:g} s")
         return content
 
-    def _shown(self, message: str) -> str:
+    def shown(self, message: str) -> str:
         """Return what the server says as one short line; hidden first, as half a key is not found any more."""
         return shorten(self._secrets.hide(message))
 
@@ -209,13 +209,13 @@ class Endpoint:
             raise _Passing(words, readable=False) from None
         if isinstance(found, dict) and isinstance(found.get("choices"), list) and found["choices"]:
             return found
-        message = f": {self._shown(_message(content)[0])}" if isinstance(found, dict) and "error" in found else ""
+        message = f": {self.shown(_message(content)[0])}" if isinstance(found, dict) and "error" in found else ""
         raise _Passing(f"answers without choices{message}", readable=False)
 
     def _refused(self, response: Any, content: bytes) -> Unread:
         status = response.status_code
         message, code = _message(content)
-        shown = self._shown(message)
+        shown = self.shown(message)
         words = f"answers {status}" + (f": {shown}" if shown else "")
         if status in _PASSING or status >= 500:
             wait = _retry_after(response.headers)

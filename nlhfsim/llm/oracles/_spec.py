@@ -82,7 +82,8 @@ class Verdicts(NamedTuple):
 class PreferenceOracle(Protocol):
     """Anything with this method. It must answer the same way each time: votes are drawn by the trainer.
 
-    One that knows all pairs of many responses at once may also have the method that `ask_all` describes.
+    One that knows all pairs of many responses at once may also have the method that `ask_all` describes, and one that can say
+    why it had no verdict an attribute ``unread``, a short text on the last time: a run that ends for want of verdicts quotes it.
     """
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:

@@ -25,6 +25,11 @@ class FunctionOracle:
     tokens : bool
         Whether it takes `Prompt` and `Response`, with text and tokens, rather than texts.
 
+    Attributes
+    ----------
+    unread : str
+        Why the last pair without a verdict had none; empty if there was none.
+
     Raises
     ------
     InputError
@@ -43,6 +48,7 @@ class FunctionOracle:
     def __init__(self, function: Callable[..., Any], *, batched: bool = False, tokens: bool = False) -> None:
         self._function = ensure_callable("function", function, "(prompt, left, right) -> probability")
         self._batched, self._tokens = ensure_flag("batched", batched), ensure_flag("tokens", tokens)
+        self.unread = ""
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return what the function says of each pair."""
@@ -54,7 +60,10 @@ class FunctionOracle:
         else:
             said = (number_or_nothing(f"function's result [{k}]", self._function(*pair)) for k, pair in enumerate(zip(*columns)))
             probabilities = np.fromiter(said, dtype=np.float64, count=len(prompts))
-        return Verdicts(probabilities, ~np.isnan(probabilities))
+        valid = ~np.isnan(probabilities)
+        if not valid.all():
+            self.unread = f"{self!r}: it returned NaN or None, which is no verdict"
+        return Verdicts(probabilities, valid)
 
     def __repr__(self) -> str:
         return f"FunctionOracle({getattr(self._function, '__name__', self._function)!r})"

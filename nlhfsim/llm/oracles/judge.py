@@ -67,6 +67,11 @@ class JudgeOracle:
     device : optional
         Where the model goes; default for a path: the first CUDA device if there is one.
 
+    Attributes
+    ----------
+    unread : str
+        Why the last question without a verdict had none; empty if there was none.
+
     Raises
     ------
     InputError
@@ -103,12 +108,16 @@ class JudgeOracle:
         self._answers = self._answer_tokens(answers or (("A", "B") if self._chat else (" A", " B")))
         self._max_length = context_length(self._model, self._tokenizer, max_length)
         self._parameters = parameters(self._model)
+        self.unread = ""
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the judge's probabilities of the first answer against the second."""
         pairs = zip(prompts, left, right)
         asked = [self._tokens(self._question(by_turns(prompt), first.text, second.text)) for prompt, first, second in pairs]
         valid = np.array([self._max_length is None or len(tokens) <= self._max_length for tokens in asked], dtype=np.bool_)
+        if not valid.all():
+            longest = max(map(len, asked))
+            self.unread = f"a question to the judge has {longest} tokens, more than max_length = {self._max_length}"
         probabilities = np.full(len(asked), 0.5)
         probabilities[valid] = self._read([tokens for tokens, fits in zip(asked, valid) if fits])
         return Verdicts(probabilities, valid)

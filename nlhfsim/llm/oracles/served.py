@@ -19,7 +19,7 @@ from nlhfsim.errors import (
     ensure_nonnegative,
     ensure_positive,
 )
-from nlhfsim.llm.oracles._answers import probability
+from nlhfsim.llm.oracles._answers import probability, text_of
 from nlhfsim.llm.oracles._check import ensure_template
 from nlhfsim.llm.oracles._endpoint import Endpoint, Unread
 from nlhfsim.llm.oracles._secrets import Secrets, checked, ensure_header, ensure_no_secret
@@ -83,6 +83,8 @@ class ServedJudgeOracle:
     ----------
     asked, invalid, retried : int
         Questions sent, those without a verdict, and requests that were repeated.
+    unread : str
+        The last answer without a verdict, shortened; empty if there was none.
 
     Raises
     ------
@@ -144,6 +146,7 @@ class ServedJudgeOracle:
         )
         self._lock = Lock()
         self.asked = self.invalid = 0
+        self.unread = ""
 
     @property
     def retried(self) -> int:
@@ -180,7 +183,15 @@ class ServedJudgeOracle:
         with self._lock:
             self.asked += len(found)
             self.invalid += found.count(None)
+            self.unread = next((self._in_words(one) for one, said in zip(replies, found) if said is None), self.unread)
         return found
+
+    def _in_words(self, reply: dict[str, Any] | Unread) -> str:
+        """Return an answer without a verdict as a sentence that can be shown."""
+        if isinstance(reply, Unread):
+            return reply.words
+        said = self._endpoint.shown(text_of(reply["choices"][0]))
+        return self._endpoint.said(f"answers {said!r}, which is no verdict between {' and '.join(map(repr, self._answers))}")
 
     def _request(self, question: str) -> dict[str, Any]:
         asked = {"messages": [{"role": "user", "content": question}]} if self._mode == "chat" else {"prompt": question}

@@ -11,11 +11,23 @@ from threading import Lock
 import numpy as np
 
 from nlhfsim.errors import ensure_between, ensure_flag, ensure_integer
-from nlhfsim.llm.oracles._check import ask
+from nlhfsim.llm.oracles._check import ask, unread_by
 from nlhfsim.llm.oracles._spec import PreferenceOracle, Prompt, Response, Verdicts
 
 
-class BothOrders:
+class _Around:
+    """What wraps an oracle."""
+
+    def __init__(self, oracle: PreferenceOracle) -> None:
+        self._oracle = oracle
+
+    @property
+    def unread(self) -> str:
+        """Why the oracle had no verdict the last time that it had none."""
+        return unread_by(self._oracle)
+
+
+class BothOrders(_Around):
     """Ask in both orders and average, so that ``P(y ≻ y') + P(y' ≻ y) = 1`` whatever the oracle makes of positions.
 
     Parameters
@@ -31,9 +43,6 @@ class BothOrders:
     >>> float(ask(oracle, *pair).probabilities[0]), round(oracle.disagreement(*pair), 3)
     (0.5, 0.8)
     """
-
-    def __init__(self, oracle: PreferenceOracle) -> None:
-        self._oracle = oracle
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the averages of both orders."""
@@ -57,7 +66,7 @@ class BothOrders:
         return f"BothOrders({self._oracle!r})"
 
 
-class Cached:
+class Cached(_Around):
     """Remember verdicts, and ask only about pairs that are new, each once.
 
     Parameters
@@ -85,7 +94,7 @@ class Cached:
     """
 
     def __init__(self, oracle: PreferenceOracle, max_size: int = 100_000, *, symmetric: bool = False) -> None:
-        self._oracle = oracle
+        super().__init__(oracle)
         self._max_size, self._symmetric = ensure_integer("max_size", max_size, 1), ensure_flag("symmetric", symmetric)
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
@@ -139,7 +148,7 @@ class Cached:
         return f"Cached({self._oracle!r})"
 
 
-class Batched:
+class Batched(_Around):
     """Ask in batches, in turn or several at a time.
 
     Parameters
@@ -160,7 +169,7 @@ class Batched:
     """
 
     def __init__(self, oracle: PreferenceOracle, batch_size: int, workers: int = 1) -> None:
-        self._oracle = oracle
+        super().__init__(oracle)
         self._batch_size, self._workers = ensure_integer("batch_size", batch_size, 1), ensure_integer("workers", workers, 1, 1024)
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
@@ -182,7 +191,7 @@ class Batched:
         return f"Batched({self._oracle!r}, batch_size={self._batch_size}, workers={self._workers})"
 
 
-class Noisy:
+class Noisy(_Around):
     """An annotator who says the opposite with a fixed probability: ``p → (1 - 2 flip) p + flip``.
 
     The probabilities stay a function of the pair; votes are drawn by the trainer.
@@ -203,7 +212,8 @@ class Noisy:
     """
 
     def __init__(self, oracle: PreferenceOracle, flip: float) -> None:
-        self._oracle, self._flip = oracle, ensure_between("flip", flip, 0, 1)
+        super().__init__(oracle)
+        self._flip = ensure_between("flip", flip, 0, 1)
 
     def compare(self, prompts: Sequence[Prompt], left: Sequence[Response], right: Sequence[Response]) -> Verdicts:
         """Return the probabilities of what the annotator says."""

@@ -18,6 +18,10 @@ from nlhfsim.llm.sampling import pad_left
 _ROUNDING = 1e-2
 """How far above 0 a log-probability may be by the rounding of half precision."""
 
+_LEAST = -700.0
+"""Below it a log-probability is none of a token that was drawn: by a chance under 1e-304 nothing ever is. Its exponential leaves
+the range of floats too, and some servers say -9999 where they know none."""
+
 
 def responses_of(name: str, said: Any, request: SamplingRequest, vocabulary: int, device: Any, dtype: torch.dtype) -> Responses:
     """Return what a sampler said to a request.
@@ -102,6 +106,9 @@ def _logs(name: str, logs: Any, rows: list[Sequence[Any]], request: SamplingRequ
         for j, value in enumerate(values):
             if not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or value > _ROUNDING:
                 raise InputError(f"{place} has {value!r} as log-probability at [{j}], must be a finite number, at most 0")
+            if value < _LEAST:
+                right = f"must be at least {_LEAST:g}: a token of less is never drawn; leave them out where they are not known"
+                raise InputError(f"{place} has {value!r} as log-probability at [{j}], {right}")
     return _padded([[float(value) for value in row] for row in found], dtype)[0]
 
 

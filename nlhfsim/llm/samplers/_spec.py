@@ -63,8 +63,8 @@ class Samples(NamedTuple):
     tokens : sequence of sequences of int
         ``len(prompts) * copies`` responses, those to one prompt next to each other, each with the token that ends it.
     log_probabilities : sequence of sequences of float, optional
-        Of each of their tokens in softmax(logits / T) over the allowed tokens, before any truncation. They are compared with the
-        trainer's own, and used for nothing else.
+        Of each of their tokens in softmax(logits / T) over the allowed tokens, before any truncation; from -700, less than which
+        is no chance of a token that was drawn, to 0. They are compared with the trainer's own, and used for nothing else.
     """
 
     tokens: Sequence[Sequence[int]]

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import weakref
 from collections.abc import Mapping
-from pathlib import PurePath
 from threading import Event
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from nlhfsim.errors import DataError, SamplerError, ensure_integer, ensure_nonnegative, ensure_positive
-from nlhfsim.files import ensure_folder
+from nlhfsim.files import ensure_folder, ensure_path
 from nlhfsim.llm.oracles._endpoint import Endpoint, Unread, shorten
 from nlhfsim.llm.oracles._secrets import Secrets, checked, ensure_header
 from nlhfsim.llm.samplers._spec import Samples, SamplingRequest, Weights
@@ -96,11 +95,12 @@ class ServedSampler:
         }
         self._generate = _Native(address, "/generate", Secrets(key, further, default=None), **patience)
         self._update = _Native(address, "/update_weights_from_disk", Secrets(admin_key or key, further, default=None), **patience)
+        seen_as = None if server_folder is None else ensure_path("server_folder", server_folder)
         self._run = f"nlhfsim-{secrets.token_hex(4)}"
         self._folder = ensure_folder("folder", folder).resolve() / self._run
         self._folder.mkdir()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._seen_as = (self._folder.parent if server_folder is None else PurePath(server_folder)) / self._run
+        self._seen_as = (seen_as or self._folder.parent) / self._run
         self._written: dict[str, str] = {}
         self._count, self._there = 0, ""
 
