@@ -53,8 +53,9 @@ def train_model(
             more = {"out": folder, "callbacks": [line, *tracked], "recipe": recipe.tables, "command": output.command()}
             run = NashTrainer(**parts, **more).fit(resume=resume)
     except KeyboardInterrupt as stop:
-        if stop.args and first:
-            click.echo(f"nlhfsim: {stop}", err=True)
+        if first:
+            for words in [f"nlhfsim: {stop}"] if stop.args else getattr(stop, "__notes__", []):
+                click.echo(words, err=True)
         raise
     except (OracleError, SamplerError) as stop:
         if folder is None or not first:

@@ -113,8 +113,9 @@ def sampled_gradient(trainer: NashTrainer, index: Sequence[int]) -> dict[str, An
     labels = estimator.judge(prompts, responses, opponents)
     _count(trainer, responses, opponents, labels)
     found = _metrics(trainer, responses, labels, estimator.backward(responses, labels, optimizer.collect))
-    if _usable(trainer, labels):
+    if trainer.processes.any(labels.asked > labels.invalid):  # where all responses are equal, nobody was asked
         trainer.in_vain = 0
+    if _usable(trainer, labels):
         return found
     trainer.in_vain += 1
     if trainer.in_vain >= _MOST_IN_VAIN:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from training import train_on
+from transformers import Qwen2ForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
 from nlhfsim.errors import InputError, NlhfsimWarning
@@ -310,3 +311,43 @@ def test_scores_in_half_precision() -> None:
         query, key = (torch.empty(3, heads, n, 64, dtype=torch.bfloat16, device="cuda") for heads, n in ((4, 1), (2, 50)))
         scores = static_cache._products(query.reshape(3, 2, 2, 64), key)
         assert scores.shape == (3, 2, 2, 50) and scores.dtype == torch.float32 and scores.is_cuda
+
+
+class _Shifted(Qwen2ForCausalLM):
+    """A model that reads padding, and adds a number to all logits, which changes no probability."""
+
+    shift, deaf = 0.0, True
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        if self.deaf:
+            named["attention_mask"] = None
+        out = super().forward(*given, **named)
+        out.logits = out.logits + self.shift
+        return out
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shift", [0.0, 20.0])
+def test_what_all_logits_have_in_common_hides_nothing(precision: str, shift: float) -> None:
+    """Nor is a model refused for it."""
+    model = _Shifted(qwen2(7).config)
+    model.shift = shift
+    with pytest.raises(InputError, match="_Shifted, whose logits beside a longer prompt are others"):
+        train_on(model, oracle=cyclic_oracle(7, 1), precision=precision)
+    model.deaf = False
+    assert train_on(model, oracle=cyclic_oracle(7, 1), precision=precision, max_new_tokens=1).step()["step"] == 1
+
+
+def test_a_context_of_two_tokens() -> None:
+    """Is enough for a prompt of one and a response of one."""
+    model = model_of("gpt2", n_positions=2, n_embd=32, n_layer=2, n_head=4)
+    trainer = train_on(model, oracle=cyclic_oracle(7, 1), prompts=[[0], [3]], max_new_tokens=1)
+    assert trainer.step()["length"] == 1
+
+
+def test_weights_that_are_no_numbers() -> None:
+    model = qwen2()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(InputError, match="whose logits are not finite: are its weights whole?"):
+        train_on(model)

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -594,6 +595,27 @@ def test_a_run_without_verdicts_ends_with_everything_saved(method: str, tmp_path
         trainer.step()
     trainer.load(checkpoint.found(tmp_path)[-1])
     assert [trainer.step()["step"] for _ in range(9)] == list(range(27, 36)), "neither does the count survive going back"
+
+
+@pytest.mark.filterwarnings("ignore:no pair of a step had a verdict")
+def test_a_step_in_which_nobody_is_asked_says_nothing_of_the_oracle() -> None:
+    """Where all responses are equal, as of a policy that has collapsed; such steps neither count nor begin the count anew."""
+    trainer = train_on(oracle=oracles.FunctionOracle(lambda prompt, left, right: None), steps=40, group_size=2)
+    draw, counted = trainer.estimator.draw, []
+
+    def now_and_then_equal(*given: Any) -> Any:
+        found = draw(*given)
+        equal = trainer.taken % 3 == 2
+        tokens = found.tokens.clone()
+        tokens[1::2] = tokens[::2]
+        tokens[1::2, 0] = tokens[::2, 0] if equal else (tokens[::2, 0] + 1) % 3
+        counted.append(not equal)
+        return replace(found, tokens=tokens)
+
+    trainer.estimator.draw = now_and_then_equal  # type: ignore[method-assign]
+    with pytest.raises(OracleError, match="^no pair of 10 steps in a row had a verdict"):
+        trainer.fit()
+    assert sum(counted) == 10 and len(counted) == 14
 
 
 @pytest.mark.filterwarnings("ignore:no pair of a step had a verdict")
