@@ -605,6 +605,8 @@ def test_a_step_in_which_nobody_is_asked_says_nothing_of_the_oracle() -> None:
 
     def now_and_then_equal(*given: Any) -> Any:
         found = draw(*given)
+        if len(given) > 3:  # an evaluation
+            return found
         equal = trainer.taken % 3 == 2
         tokens = found.tokens.clone()
         tokens[1::2] = tokens[::2]
