@@ -7,6 +7,7 @@ graph is the program of tensor operations that tracing records, which like a gra
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -318,6 +319,7 @@ class _Shifted(Qwen2ForCausalLM):
 
     shift, deaf = 0.0, True
 
+    @wraps(Qwen2ForCausalLM.forward)
     def forward(self, *given: Any, **named: Any) -> Any:
         if self.deaf:
             named["attention_mask"] = None
