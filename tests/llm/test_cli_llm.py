@@ -212,13 +212,19 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: Any, recipe: Path, tmp_pat
     assert load_run(folder).steps["step"].tolist() == list(range(1, steps + 1))
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_processes_one_says_that_they_were_interrupted(
-    capsys: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+    capsys: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, at_once: bool
 ) -> None:
+    """After the step under way, and where a second signal breaks it off."""
     monkeypatch.setenv("RANK", str(rank))
 
     def fit(trainer: Any, resume: bool) -> None:
+        if at_once:
+            stop = KeyboardInterrupt()
+            stop.add_note("nlhfsim: stopped after step 2 of 6")
+            raise stop
         raise KeyboardInterrupt("stopped after step 2 of 6")
 
     monkeypatch.setattr("nlhfsim.llm.NashTrainer.fit", fit)
