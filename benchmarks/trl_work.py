@@ -55,7 +55,7 @@ class Work:
     new_tokens : int
         Length of every response.
     on_gpu : bool
-        Where TRL works; ours takes a GPU if there is one.
+        Where both work.
     clock : callable
         Seconds.
     ours : dict
@@ -141,7 +141,8 @@ def our_trainer(work: Work, method: str, steps: int) -> Any:
         learning_rate=RATE,
         steps=steps + 1,
     )
-    return NashTrainer(work.model(), work.tokenizer(), oracle(), work.texts(), NashConfig(**(given | work.ours)))
+    config, device = NashConfig(**(given | work.ours)), "cuda" if work.on_gpu else "cpu"
+    return NashTrainer(work.model(), work.tokenizer(), oracle(), work.texts(), config, device=device)
 
 
 def by_trl(work: Work, steps: int, **settings: Any) -> list[float]:

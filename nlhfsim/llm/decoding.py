@@ -13,11 +13,9 @@ from nlhfsim.errors import InputError, NlhfsimWarning
 from nlhfsim.llm.logprobs import forward_arguments
 from nlhfsim.llm.model import context_length
 from nlhfsim.llm.policy import Policies
-from nlhfsim.llm.pretrained import first_line
+from nlhfsim.llm.pretrained import tried
 from nlhfsim.llm.static_cache import Run, StaticWriter, cuda_graph
 
-_WRONG = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
-"""What a model raises that is not made for what is asked of it."""
 _BLOCK = 64
 """Sizes of a fixed cache are multiples of it, so that prompts of about the same length share one."""
 
@@ -112,18 +110,17 @@ class Decoder:
     def writer(self, view: str, tokens: Tensor, mask: Tensor, copies: int, new_tokens: int) -> Writer | StaticWriter:
         """Return what a view writes `copies` responses of at most `new_tokens` to each prompt with."""
         read = Writer(self.policies, view, tokens, mask)
-        if self.static and (reason := _obstacle(read, new_tokens)):
-            self._give_up(reason)
         if self.static:
-            count, needed = len(tokens) * copies, tokens.shape[1] + new_tokens
-            size = -(-needed // _BLOCK) * _BLOCK
-            found: StaticWriter | None = self._or_give_up(lambda: self._static(view, count, size, read, copies))
+            found: StaticWriter | None = self._or_give_up(lambda: self._static(read, copies, new_tokens))
             if found is not None:
                 return found
         read.repeat(copies)
         return read
 
-    def _static(self, view: str, count: int, size: int, read: Writer, copies: int) -> StaticWriter:
+    def _static(self, read: Writer, copies: int, new_tokens: int) -> StaticWriter:
+        _ensure_plain(read, new_tokens)
+        (prompts, width), view = read.mask.shape, read.view
+        count, size = prompts * copies, -(-(width + new_tokens) // _BLOCK) * _BLOCK
         kept = self._kept.pop(view, None)
         if kept is None or (kept.count, kept.size) != (count, size):
             del kept  # its memory goes to the next one
@@ -136,33 +133,29 @@ class Decoder:
         return cuda_graph(run, self.policies.device)
 
     def _or_give_up(self, work: Any) -> Any:
-        try:
-            return work()
-        except torch.OutOfMemoryError:
-            raise
-        except _WRONG as error:
-            self._give_up(first_line(error))
-
-    def _give_up(self, reason: str) -> None:
+        """Do what may not work with the model; from then on it decodes eagerly, or where that was not asked for, is refused."""
         kind = type(self.policies.model).__name__
-        if self.decoding != "auto":
-            raise InputError(f"decoding = {self.decoding!r} does not work with {kind}: {reason}; take decoding = 'eager'")
-        self.static = False
-        warnings.warn(f"{kind} decodes without a graph, which is slower: {reason}", NlhfsimWarning, stacklevel=2)
+        try:
+            with tried(kind):
+                return work()
+        except InputError as error:
+            if self.decoding != "auto":
+                raise InputError(f"decoding = {self.decoding!r} does not work with {error}; take decoding = 'eager'") from error
+            self.static = False
+            warnings.warn(f"decoding eagerly, which is slower than a graph: {error}", NlhfsimWarning, stacklevel=3)
 
     @torch.no_grad()
     def _try_out(self) -> None:
         """Compare a token that is read with a fixed cache with the same one and a cache that grows; tried, not believed."""
         tokens, mask = _trial(self.policies)
         read = Writer(self.policies, "policy", tokens, mask)
-        if reason := _obstacle(read, 1):
-            raise RuntimeError(reason)
+        _ensure_plain(read, 1)
         fixed = StaticWriter(self.policies, "policy", 2, _BLOCK)
         fixed.begin(read, 1)
         for writer in (read, fixed):
             writer.advance(tokens[:, 0], mask[:, 1])
         if not _same(fixed.logits, read.logits):
-            raise RuntimeError("with a cache of a fixed size its logits are others")
+            raise InputError("with a cache of a fixed size its logits are others")
 
 
 def _trial(policies: Policies) -> tuple[Tensor, Tensor]:
@@ -177,11 +170,8 @@ def _same(logits: Tensor, right: Tensor) -> bool:
     What they have in common says nothing, but is rounded with them.
     """
     eps = torch.finfo(right.dtype).eps
-    (own, other), largest = (
-        (part - part.mean(-1, keepdim=True) for part in (logits.double(), right.double())),
-        right.abs().max(),
-    )
-    rounding = (0.05 if eps > 1e-4 else 0.01) * float(other.abs().max()) + 1.5 * eps * float(largest)
+    own, other = (part.double() - part.double().mean(-1, keepdim=True) for part in (logits, right))
+    rounding = (0.05 if eps > 1e-4 else 0.01) * float(other.abs().max()) + 1.5 * eps * float(right.abs().max())
     return bool(float((own - other).abs().max()) <= rounding)
 
 
@@ -199,19 +189,13 @@ def _ensure_writes(policies: Policies) -> None:
         return  # not even this can be tried
     (tokens, mask), copies = _trial(policies), 2
     whole, there = torch.cat([tokens, tokens[:, :1]], 1), torch.cat([mask, mask[:, 1:]], 1)
-    try:
+    with tried(f"model is a {kind}, which cannot go on from a cache beside a longer prompt"):
         read = Writer(policies, "policy", tokens, mask)
         read.repeat(copies)
         read.advance(tokens[:, 0].repeat_interleave(copies), torch.ones(2 * copies, dtype=torch.bool, device=policies.device))
         with policies.view("policy") as model:
             padded = model(input_ids=whole, **forward_arguments(model, there)).logits[:, -1]
             alone = torch.cat([model(input_ids=row[kept][None]).logits[:, -1] for row, kept in zip(whole, there, strict=True)])
-    except torch.OutOfMemoryError:
-        raise
-    except _WRONG as error:
-        raise InputError(
-            f"model is a {kind}, which cannot go on from a cache beside a longer prompt: {first_line(error)}"
-        ) from error
     if not bool(alone.isfinite().all()):
         raise InputError(f"model is a {kind}, whose logits are not finite: are its weights whole?")
     if not _same(padded, alone):
@@ -220,18 +204,18 @@ def _ensure_writes(policies: Policies) -> None:
         raise InputError(f"model is a {kind}, whose logits with a cache are others: what it draws would be of another policy")
 
 
-def _obstacle(read: Writer, new_tokens: int) -> str | None:
-    """Return why a cache of a fixed size cannot take the place of the one that a model has made, None if it can."""
-    layers = getattr(read.cache, "layers", [])
-    width = read.mask.shape[1]
+def _ensure_plain(read: Writer, new_tokens: int) -> None:
+    """Refuse a cache whose place one of a fixed size cannot take."""
+    layers, width = getattr(read.cache, "layers", []), read.mask.shape[1]
     for layer in layers:
-        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-        plain = isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.dim() == values.dim() == 4
         window = getattr(layer, "sliding_window", None)
         if window is not None and window < width + new_tokens:
-            return f"its window of {window} tokens is shorter than prompt and response, {width + new_tokens} tokens"
-        if not plain or hasattr(layer, "conv_states") or keys.shape[2] != width:  # type: ignore[union-attr]
-            return "its cache is not of keys and values of all tokens"
-    if not layers or not read.positions:
-        return "its cache has no layers" if not layers else "it takes no positions"
-    return None
+            raise InputError(f"its window of {window} tokens is shorter than prompt and response, {width + new_tokens} tokens")
+        parts = [getattr(layer, name, None) for name in ("keys", "values")]
+        plain = all(isinstance(part, Tensor) and part.dim() == 4 and part.shape[2] == width for part in parts)
+        if not plain or hasattr(layer, "conv_states"):
+            raise InputError("its cache is not of keys and values of all tokens")
+    if not layers:
+        raise InputError("its cache has no layers")
+    if not read.positions:
+        raise InputError("it takes no positions")

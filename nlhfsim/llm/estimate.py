@@ -151,7 +151,7 @@ class Estimator:
                 return self.draws.draw(view, tokens, copies, generator or self.generator)
         with self.clock.phase("generation"), advice_on("generation"):
             return sample(
-                self.policies,
+                self.decoder,
                 mixture,
                 tokens,
                 copies,
@@ -159,7 +159,6 @@ class Estimator:
                 self.limits,
                 generator or self.generator,
                 self.config.generation_batch,
-                self.decoder,
             )
 
     def texts(self, responses: Responses) -> list[Response]:

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nlhfsim.errors import InputError
+from nlhfsim.llm.pretrained import tried
+
 Head = Callable[[Tensor], Tensor]
 
 
@@ -154,10 +157,9 @@ def splits(model: Any) -> bool:
     if hidden is None:
         return False
     try:
-        whole, parts = model(input_ids=tokens, use_cache=False).logits, head_of(model)(hidden)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # some bring hidden states into another precision in between
+        with tried("its output layer"):
+            whole, parts = model(input_ids=tokens, use_cache=False).logits, head_of(model)(hidden)
+    except InputError:  # some bring hidden states into another precision in between
         return False
     return bool(whole.shape == parts.shape and torch.allclose(whole, parts, rtol=1e-3, atol=1e-3))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nlhfsim.errors import InputError, MissingExtraError
 from nlhfsim.llm.policy import Policies, cast, saved_buffers
-from nlhfsim.llm.pretrained import head_of
+from nlhfsim.llm.pretrained import first_line, head_of
 
 _POLICY, _TARGET = "default", "target"
 """Names of adapters; peft saves the one called default where it looks for it first."""
@@ -166,7 +166,7 @@ def _adapted(model: Any, lora: Lora, names: tuple[str, ...]) -> tuple[Any, list[
                 raise InputError(
                     f"lora_modules = {lora.modules} names no layer of the model, which has {', '.join(known)}"
                 ) from None
-            raise InputError(f"lora_modules = {lora.modules} cannot have adapters: {str(error).splitlines()[0]}") from None
+            raise InputError(f"lora_modules = {lora.modules} cannot have adapters: {first_line(error)}") from None
         for name in names[1:]:
             wrapped.add_adapter(name, described)
     return wrapped.eval(), [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nlhfsim.errors import InputError
-from nlhfsim.llm.pretrained import first_line, head_of, load_pretrained, load_tokenizer
+from nlhfsim.llm.pretrained import head_of, load_pretrained, load_tokenizer, tried
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -47,12 +47,8 @@ def ensure_causal(model: Any) -> None:
     """
     size, kind = vocabulary_size(model), type(model).__name__
     tokens = torch.tensor([[0, 0], [0, size - 1]], device=next(model.parameters()).device)
-    try:
+    with tried(f"model is a {kind} that cannot read two tokens"):
         logits = model(input_ids=tokens).logits[:, 0]
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise InputError(f"model is a {kind} that cannot read two tokens: {first_line(error)}") from error
     rounding = 32 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
     if size > 1 and float((logits[0] - logits[1]).abs().max()) > rounding:
         raise InputError(f"model is a {kind} that reads later tokens too, must be a causal language model")

@@ -119,6 +119,25 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+@contextmanager
+def tried(words: str) -> Iterator[None]:
+    """Turn what a model raises that is not made for what is asked of it into a sentence; memory that runs out is another matter.
+
+    Raises
+    ------
+    InputError
+        Beginning with `words`.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(f"{words}: {first_line(error)}") from error
+
+
 def head_of(model: Any) -> Any:
     """Return the output layer of a language model, None if it has none."""
     try:

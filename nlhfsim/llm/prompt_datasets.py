@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlhfsim.errors import DataError, InputError, MissingExtraError, UnknownNameError, did_you_mean
+from nlhfsim.llm.pretrained import first_line
 
 PREFIX = "hf:"
 _SAVED = ("state.json", "dataset_dict.json")
@@ -95,10 +96,8 @@ def _loaded(source: Any, split: str | None, where: str) -> Any:
     try:
         return datasets.load_dataset(wanted.name, wanted.subset, split=wanted.split or split)
     except Exception as error:  # the hub, the network and every format fail in their own way
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"{where} cannot be loaded: {said}; without network, save it elsewhere by save_to_disk and give the folder"
-        ) from None
+        advice = "without network, save it elsewhere by save_to_disk and give the folder"
+        raise DataError(f"{where} cannot be loaded: {first_line(error)}; {advice}") from None
 
 
 def _from_folder(library: Any, folder: Path, where: str) -> Any:
@@ -109,8 +108,7 @@ def _from_folder(library: Any, folder: Path, where: str) -> Any:
     try:
         return library.load_from_disk(str(folder))
     except Exception as error:  # each file of it can be damaged in its own way
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{where} cannot be read: {said}") from None
+        raise DataError(f"{where} cannot be read: {first_line(error)}") from None
 
 
 def parse(source: str, where: str) -> Source:

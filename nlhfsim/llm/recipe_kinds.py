@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlhfsim.errors import InputError, did_you_mean, ensure_integer, ensure_nonnegative, ensure_positive
-from nlhfsim.llm.oracles._secrets import checked, ensure_header, ensure_name
+from nlhfsim.llm.credentials import checked, ensure_header, ensure_name
 from nlhfsim.sweep._axes import Mistakes
 
 Check = Callable[[str, Any], Any]

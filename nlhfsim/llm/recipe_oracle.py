@@ -14,7 +14,7 @@ from nlhfsim.errors import (
     ensure_integer,
     ensure_positive,
 )
-from nlhfsim.llm.oracles._secrets import checked, ensure_no_secret
+from nlhfsim.llm.credentials import checked, ensure_no_secret
 from nlhfsim.llm.recipe_kinds import OF_A_SERVER, Check, Kind, ensure_function, ensure_text, import_function, read_kind
 from nlhfsim.sweep._axes import Mistakes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nlhfsim.errors import InputError
 from nlhfsim.llm.config import NashConfig
-from nlhfsim.llm.oracles._secrets import ensure_name
+from nlhfsim.llm.credentials import ensure_name
 from nlhfsim.llm.recipe_kinds import OF_A_SERVER, Kind, ensure_function, ensure_text, import_function, read_kind
 from nlhfsim.llm.samplers._spec import Sampler, ensure_sampler, ensure_single
 from nlhfsim.sweep._axes import Mistakes

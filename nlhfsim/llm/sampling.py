@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nlhfsim.llm.decoding import Decoder
 from nlhfsim.llm.logprobs import Responses, TokenSpace
-from nlhfsim.llm.policy import Policies
 
 _BLOCK = 512
 Mixture = tuple[tuple[str, float], ...]
@@ -54,7 +53,7 @@ def mixture_of(mixing: float) -> Mixture:
 # Not inference mode: models may keep a tensor for later, and what is made in it can never be part of a backward pass.
 @torch.no_grad()
 def sample(
-    policies: Policies,
+    decoder: Decoder,
     mixture: Mixture,
     prompts: Sequence[Sequence[int]],
     copies: int,
@@ -62,14 +61,13 @@ def sample(
     limits: Limits,
     generator: torch.Generator,
     batch: int | None = None,
-    decoder: Decoder | None = None,
 ) -> Responses:
     """Draw responses.
 
     Parameters
     ----------
-    policies : Policies
-        The models.
+    decoder : Decoder
+        What the models write with.
     mixture : tuple
         Views and weights, see `mixture_of`.
     prompts : sequence
@@ -84,8 +82,6 @@ def sample(
         The only source of randomness.
     batch : int, optional
         Responses drawn at once, rounded up to whole prompts; None: all.
-    decoder : Decoder, optional
-        What they are written with; None: caches that grow.
 
     Returns
     -------
@@ -93,7 +89,6 @@ def sample(
         ``len(prompts) * copies`` of them, with the log-probability of every token as it was drawn.
     """
     at_once = len(prompts) if batch is None else max(1, batch // copies)
-    decoder = decoder or Decoder(policies, "eager")
     parts = [
         _sample(decoder, mixture, prompts[begin : begin + at_once], copies, space, limits, generator)
         for begin in range(0, len(prompts), at_once)

@@ -69,7 +69,8 @@ def drawn(
 ) -> Responses:
     generator = torch.Generator().manual_seed(11)
     space = trainer.estimator.space
-    return sample(trainer.policies, mixture_of(mixing), PROMPTS, copies, space, limits, generator, decoder=decoder)
+    decoder = decoder or Decoder(trainer.policies, "eager")
+    return sample(decoder, mixture_of(mixing), PROMPTS, copies, space, limits, generator)
 
 
 def ensure_same(found: Responses, right: Responses, tolerance: float) -> None:
@@ -190,7 +191,7 @@ def test_what_cannot_be_recorded_is_decoded_eagerly(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decoding, "cuda_graph", fails)
     decoder = Decoder(trainer.policies, "static")
     decoder.decoding = "auto"
-    with pytest.warns(NlhfsimWarning, match="GPT2LMHeadModel decodes without a graph.*not permitted"):
+    with pytest.warns(NlhfsimWarning, match="decoding eagerly, which is slower than a graph: GPT2LMHeadModel: .*not permitted"):
         found = drawn(trainer, decoder)
     ensure_same(found, drawn(trainer, None), 0.0)
     ensure_same(drawn(trainer, decoder), found, 0.0)

@@ -88,6 +88,19 @@ def test_ours_makes_the_tokens_that_it_is_timed_for() -> None:
         work.ensure_done("x", 3.0, float("nan"))
 
 
+def test_ours_works_where_trl_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine with a GPU, which we would take of ourselves."""
+    asked: list[Any] = []
+
+    def made(*_: Any, device: Any = None) -> None:
+        asked.append(device)
+
+    monkeypatch.setattr("nlhfsim.llm.NashTrainer", made)
+    for on_gpu in (False, True):
+        trl_work.our_trainer(trl_work.Work(on_gpu=on_gpu), "online_ipo", 1)
+    assert asked == ["cpu", "cuda"]
+
+
 def test_what_trl_prints_is_no_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Results go to standard output; a stand-in for TRL, which need not be here."""
 

@@ -42,7 +42,7 @@ def draws(trainer: NashTrainer, mixture: Mixture, copies: int, seed: int = 0, **
         **{"max_new_tokens": trainer.config.max_new_tokens, "stop_tokens": trainer.estimator.limits.stop_tokens} | changes
     )
     estimator = trainer.estimator
-    return sample(trainer.policies, mixture, PROMPTS, copies, estimator.space, limits, generator, decoder=estimator.decoder)
+    return sample(estimator.decoder, mixture, PROMPTS, copies, estimator.space, limits, generator)
 
 
 def whole_forward(trainer: NashTrainer, mixture: Mixture, prompt: tuple[int, ...], response: tuple[int, ...]) -> Tensor:
@@ -155,7 +155,7 @@ def test_parts_of_a_batch_are_put_together() -> None:
     """Whole prompts at a time, padded alike; what is asked for in parts differs in its draws, not in its form."""
     trainer = trainer_of(gpt2(), stop=(2,))
     generator = torch.Generator().manual_seed(0)
-    found = sample(trainer.policies, POLICY, PROMPTS, 4, trainer.estimator.space, Limits(3, (2,)), generator, batch=5)
+    found = sample(trainer.estimator.decoder, POLICY, PROMPTS, 4, trainer.estimator.space, Limits(3, (2,)), generator, batch=5)
     assert found.tokens.shape[0] == 12 and found.prompts.shape == (12, 4)
     assert [row[mask].tolist() for row, mask in zip(found.prompts[::4], found.prompt_mask[::4])] == [list(p) for p in PROMPTS]
     again = join([found.rows(slice(0, 5)), found.rows(slice(5, 12))])
@@ -226,7 +226,7 @@ def test_what_is_drawn_next_does_not_depend_on_when_responses_end() -> None:
     for stop in ((0, 1, 2), (2,), ()):
         generator = torch.Generator().manual_seed(5)
         limits = Limits(6, stop)
-        found = sample(trainer.policies, POLICY, PROMPTS, 2, trainer.estimator.space, limits, generator)
+        found = sample(trainer.estimator.decoder, POLICY, PROMPTS, 2, trainer.estimator.space, limits, generator)
         assert found.tokens.shape[1] == int(found.mask.sum(1).max())
         states.append(generator.get_state())
     assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])

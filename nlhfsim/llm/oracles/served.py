@@ -21,8 +21,8 @@ from nlhfsim.errors import (
 )
 from nlhfsim.llm.oracles._answers import probability, text_of
 from nlhfsim.llm.oracles._check import ensure_template
-from nlhfsim.llm.oracles._endpoint import Endpoint, Unread
-from nlhfsim.llm.oracles._secrets import Secrets, checked, ensure_header, ensure_no_secret
+from nlhfsim.llm.endpoint import Endpoint, Unread
+from nlhfsim.llm.credentials import Secrets, checked, ensure_header, ensure_no_secret
 from nlhfsim.llm.oracles._spec import Prompt, Response, Verdicts
 from nlhfsim.llm.oracles.judge import ENDING, FIELDS, TEMPLATE, by_turns
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 
 from nlhfsim.errors import DataError, SamplerError, ensure_integer, ensure_nonnegative, ensure_positive
 from nlhfsim.files import ensure_folder, ensure_path
-from nlhfsim.llm.oracles._endpoint import Endpoint, Unread, shorten
-from nlhfsim.llm.oracles._secrets import Secrets, checked, ensure_header
+from nlhfsim.llm.endpoint import Endpoint, Unread, shorten
+from nlhfsim.llm.credentials import Secrets, checked, ensure_header
 from nlhfsim.llm.samplers._spec import Samples, SamplingRequest, Weights
 
 _LIFT = 128.0

@@ -11,7 +11,7 @@ from threading import Event, Lock
 from typing import Any, NamedTuple
 
 from nlhfsim.errors import InputError, MissingExtraError, NlhfsimError, OracleError
-from nlhfsim.llm.oracles._secrets import Secrets
+from nlhfsim.llm.credentials import Secrets
 
 _PASSING = (408, 409, 425, 429)
 """Refusals that may be gone the next time; and all from 500 on."""
